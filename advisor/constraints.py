@@ -1,0 +1,51 @@
+"""What the user asked for: the options of `advisor plan` (DESIGN section 2), typed and bounded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Target = Literal["auto", "cpu", "gpu", "npu"]
+VendorName = Literal["intel", "amd", "nvidia", "apple", "qualcomm", "arm", "rockchip", "other"]
+OsName = Literal["linux", "windows", "macos", "android", "ios"]
+UseCase = Literal["chat", "code", "rag", "reasoning", "agent", "embedding", "vision", "speech"]
+Priority = Literal["balanced", "speed", "quality", "memory", "effort", "energy"]
+KvType = Literal["f16", "q8_0", "q4_0"]
+FrameworkName = Literal["llama.cpp", "openvino", "olive", "mlx"]
+PositiveBytes = Annotated[int, Field(ge=1, le=2**60)]
+Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=300)]
+
+
+class Constraints(BaseModel):
+    """None means not given. Sizes in bytes, context in tokens, losses in per cent of the 16-bit reference."""
+
+    model: Text | None = None
+    ram_bytes: PositiveBytes | None = None
+    vram_bytes: PositiveBytes | None = None
+    target: Target = "auto"
+    vendor: VendorName | None = None
+    chip: Text | None = None
+    device: Text | None = None
+    profile: Text | None = None
+    os: OsName | None = None
+    context: Annotated[int, Field(ge=1, le=2**24)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 1
+    use_case: UseCase = "chat"
+    priority: Priority = "balanced"
+    power: Literal["mains", "battery"] | None = None
+    min_decode_tps: Rate | None = None
+    max_ttft_ms: Rate | None = None
+    max_quality_loss_pct: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    max_disk_bytes: PositiveBytes | None = None
+    framework: FrameworkName | None = None
+    precision: Text | None = None
+    kv_cache: KvType | None = None
+    enterprise: bool = False
+    cross_platform: bool = False
+    commercial: bool = False
+    offline: bool = False
+    top: Annotated[int, Field(ge=1, le=100)] = 5
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

@@ -1,0 +1,343 @@
+"""The plan document, `advisor.plan/1` (DESIGN section 3): what the decision writes and the executors read.
+
+A plan may come from somebody else: everything an executor acts on (`kind`, `framework`, `settings`, paths) is typed,
+bounded and checked here; `command` is for people and is never executed. Paths are relative to the run folder, without
+`..`; the one exception is `ModelSource.path`, the user's own model file, which is only ever read.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from advisor.constraints import Constraints
+from knowledge.base import AdvisorError, read_json
+from probes.profile import HardwareProfile
+
+SCHEMA = "advisor.plan/1"
+
+StepKind = Literal["acquire", "convert", "quantize", "calibrate", "compile", "validate", "benchmark", "package"]
+FrameworkName = Literal["llama.cpp", "openvino", "olive", "mlx"]
+Tier = Literal["integrity", "smoke", "reference", "distribution", "tasks"]
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Text = Annotated[str, Field(max_length=4000)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+GgufType = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,15}$")]
+
+
+def inside(path: str) -> str:
+    """`path` if it is relative and stays in the run folder; ValueError otherwise."""
+    parts = PurePosixPath(path).parts
+    if not path or len(path) > 300 or path.startswith(("/", "~")) or re.search(r"[\\:\x00-\x1f]", path) or ".." in parts:
+        raise ValueError(f"{path!r} leaves the run folder")
+    return path
+
+
+RunPath = Annotated[str, AfterValidator(inside)]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+class Band(_Document):
+    """An interval `low <= mid <= high` at `level`; all None when unknown. `basis` says how it was made."""
+
+    low: Number | None
+    mid: Number | None
+    high: Number | None
+    level: Number = 0.9
+    basis: Text = ""
+
+
+class MemoryNeed(_Document):
+    weights_bytes: int
+    kv_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    budget_bytes: int
+    pool: str
+    parts: list[dict[str, Any]] = []
+
+
+class DiskNeed(_Document):
+    download_bytes: int
+    peak_bytes: int
+    artifact_bytes: int
+
+
+class Quality(_Document):
+    retention: Band
+    metric: Text
+    basis: Literal["measured", "published", "assumed"]
+    source: Text
+
+
+class Reason(_Document):
+    rule: str
+    text: Text
+    source: str = ""
+
+
+class Rejection(_Document):
+    """A candidate that lost to a hard rule. `change` says what would have to change, where that is known."""
+
+    framework: str | None = None
+    backend: str | None = None
+    precision: str | None = None
+    model: str | None = None
+    rule: str
+    text: Text
+    source: str = ""
+    change: Text = ""
+
+
+class Score(_Document):
+    total: Number
+    speed: Number
+    quality: Number
+    memory: Number
+    effort: Number
+
+
+class Recommendation(_Document):
+    rank: int
+    pareto: bool
+    model: str
+    params_b: Number
+    framework: FrameworkName
+    backend: str
+    device: str = ""
+    precision: str
+    nominal_bits: int
+    precision_class: str
+    settings: dict[str, Any] = {}
+    context: int
+    memory: MemoryNeed
+    disk: DiskNeed
+    decode_tps: Band
+    prefill_tps: Band
+    ttft_ms: Band
+    quality: Quality
+    reasons: list[Reason]
+    warnings: list[Text]
+    score: Score
+
+
+class TraceEntry(_Document):
+    node: str
+    condition: Text
+    value: Text
+    branch: Text
+
+
+class ModelSource(_Document):
+    """What a run starts from. `embedded`: the packaged SmolLM2; `file`: a local GGUF (absolute path, only read);
+    `folder`: a local Hugging Face checkpoint; `hub`: a Hugging Face id."""
+
+    kind: Literal["embedded", "file", "folder", "hub"]
+    path: Text = ""
+    hf_id: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")] = ""
+    sha256: Annotated[str, Field(pattern=r"^$|^[0-9a-f]{64}$")] = ""
+    file_bytes: int = 0
+
+
+class TensorType(_Document):
+    """Tensors whose role name contains `pattern` (e.g. `ffn_gate`) get `type` instead of the base type."""
+
+    pattern: Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,48}$")]
+    type: GgufType
+
+
+class AcquireSettings(_Document):
+    kind: Literal["acquire"] = "acquire"
+    source: ModelSource
+    output: RunPath
+
+
+class ConvertSettings(_Document):
+    """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized)."""
+
+    kind: Literal["convert"] = "convert"
+    input: RunPath
+    output: RunPath
+    type: GgufType = "F16"
+
+
+class QuantizeSettings(_Document):
+    """llama.cpp quantization of `input` to `type`, `tensor_types` first. `expected_bytes`: predicted file size."""
+
+    kind: Literal["quantize"] = "quantize"
+    input: RunPath
+    output: RunPath
+    precision: Annotated[str, Field(max_length=120)]
+    type: GgufType
+    tensor_types: list[TensorType] = []
+    expected_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
+
+
+class ValidateSettings(_Document):
+    """One tier of validation (DESIGN section 5). `reference` is the 16-bit model, `artifact` what was made."""
+
+    kind: Literal["validate"] = "validate"
+    tier: Tier
+    artifact: RunPath = "artifact"
+    reference: RunPath = ""
+    context: Annotated[int, Field(ge=16, le=2**20)] = 512
+    blocks: Annotated[int, Field(ge=2, le=10_000)] = 50
+    block_tokens: Annotated[int, Field(ge=8, le=4096)] = 64
+    memory_budget_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
+    expected_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
+
+
+class BenchmarkSettings(_Document):
+    """Paired timing: reference, artifact, reference, artifact, ... each in a fresh process, after a warm-up."""
+
+    kind: Literal["benchmark"] = "benchmark"
+    artifact: RunPath = "artifact"
+    reference: RunPath
+    pairs: Annotated[int, Field(ge=1, le=100)] = 5
+    prompt_tokens: Annotated[int, Field(ge=8, le=100_000)] = 128
+    decode_tokens: Annotated[int, Field(ge=4, le=100_000)] = 32
+    context: Annotated[int, Field(ge=16, le=2**20)] = 512
+
+
+class PackageSettings(_Document):
+    kind: Literal["package"] = "package"
+    artifact: RunPath = "artifact"
+
+
+class GuideSettings(_Document):
+    """A step that only people do so far (a framework or host that has no executor here): shown, never run."""
+
+    kind: Literal["guide"] = "guide"
+    values: dict[str, str | int | float | bool | list[str]] = {}
+
+
+Settings = Annotated[
+    AcquireSettings
+    | ConvertSettings
+    | QuantizeSettings
+    | ValidateSettings
+    | BenchmarkSettings
+    | PackageSettings
+    | GuideSettings,
+    Field(discriminator="kind"),
+]
+
+
+class Estimate(_Document):
+    seconds: Number | None
+    peak_ram_bytes: int | None
+    disk_bytes: int | None
+
+
+class Step(_Document):
+    """`settings` of kind `guide` mark a step that `advisor run` does not execute. `command` is for people only."""
+
+    id: Identifier
+    kind: StepKind
+    framework: FrameworkName
+    title: Text = ""
+    settings: Settings
+    command: list[Text]
+    inputs: list[RunPath]
+    outputs: list[RunPath]
+    estimate: Estimate
+    host: Literal["this", "target", "any"] = "any"
+
+
+class Gate(_Document):
+    """`observed(metric) op value`, against the 16-bit reference unless `against` says otherwise."""
+
+    id: Identifier
+    metric: Literal[
+        "integrity", "smoke", "quality_retention", "memory_ratio", "decode_ratio", "peak_rss_bytes", "kl_divergence",
+        "same_top1", "decode_tps", "ttft_ms",
+    ]  # fmt: skip
+    op: Literal[">=", "<=", "=="]
+    value: Number
+    against: Text = "16-bit reference"
+    level: Literal["required", "advisory"]
+    text: Text = ""
+
+
+class ChecklistItem(_Document):
+    """`check` names the automatic check (executors.check) that proves the item; None for manual items."""
+
+    id: Identifier
+    phase: Literal["pre-deployment", "deployment", "post-deployment"]
+    text: Text
+    why: Text = ""
+    how: Text = ""
+    kind: Literal["automatic", "manual"]
+    check: Identifier | None = None
+    command: Text = ""
+
+
+class Rung(_Document):
+    """The next thing to try when a required gate fails: the same steps with another precision."""
+
+    precision: Annotated[str, Field(max_length=120)]
+    type: GgufType
+    tensor_types: list[TensorType] = []
+    expected_bytes: int = 0
+    quality: Quality
+    why: Text
+
+
+class Work(_Document):
+    """The first recommendation, made executable."""
+
+    model: str
+    framework: FrameworkName
+    backend: str
+    precision: str
+    precision_class: str = ""
+    context: int
+    licence: str = ""
+    base_model: str = ""
+    reference_note: str = ""
+    predictions: dict[str, Band] = {}
+    threads: int = 1
+    steps: list[Step]
+    gates: list[Gate]
+    ladder: list[Rung] = []
+    checklist: list[ChecklistItem]
+
+
+class Plan(_Document):
+    schema_: Literal["advisor.plan/1"] = Field(SCHEMA, alias="schema")
+    status: Literal["ok", "needs_input", "infeasible"]
+    question: dict[str, Any] | None = None
+    hardware: HardwareProfile
+    constraints: Constraints
+    assumptions: list[Text] = []
+    warnings: list[Text] = []
+    recommendations: list[Recommendation]
+    rejected: list[Rejection]
+    rejected_count: int = 0
+    trace: list[TraceEntry]
+    plan: Work | None = None
+
+    model_config = ConfigDict(extra="forbid", defer_build=True, populate_by_name=True)
+
+    def as_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_plan(path: Path) -> Plan:
+    """A plan written by `advisor plan --out`, every field checked; AdvisorError `bad-plan` names the first bad one."""
+    document = read_json(path, "plan")
+    hint = "make one with: advisor plan MODEL --out plan.json"
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise AdvisorError("bad-plan", f"{path} is not a plan: its schema is not {SCHEMA}.", hint)
+    try:
+        return Plan.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "document"
+        raise AdvisorError("bad-plan", f"{path} is not a usable plan: {field}: {first['msg']}.", hint) from error

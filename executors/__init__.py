@@ -1,0 +1,1 @@
+"""Do: a plan to an artifact, validated, reported and packaged."""

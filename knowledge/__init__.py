@@ -1,0 +1,1 @@
+"""Know: facts as data files, each row with its source, and the typed readers over them."""

@@ -1,0 +1,1 @@
+"""See: what this machine, or a saved or declared one, is."""

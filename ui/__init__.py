@@ -1,0 +1,1 @@
+"""Show: the command line, the terminal tables and the web page."""
