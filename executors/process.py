@@ -1,0 +1,308 @@
+"""Start a framework worker, watch it, end it: the only place where this process meets a framework.
+
+A worker is a folder run by its path (`python -I executors/worker FRAMEWORK`). It gets one request as one JSON line on
+stdin and answers with JSON lines on stdout; what native code prints goes to a log. It runs in a session of its own and
+is killed with everything that it started on success, failure, breach, cancel and interrupt. It watches its stdin, so it
+also ends when this process is killed. Clocks here are monotonic: setting the wall clock changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+from knowledge.base import (
+    EXIT_INTERRUPTED,
+    EXIT_STEP_FAILED,
+    EXIT_TOOLCHAIN_MISSING,
+    MIB,
+    AdvisorError,
+    advisor_home,
+    file_error,
+    format_bytes,
+    printable,
+    read_json,
+)
+
+WORKER = Path(__file__).resolve().parent / "worker"
+MODULES = {"llama.cpp": "llama_cpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx_lm"}
+EXTRAS = {"llama.cpp": "llamacpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx"}
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 5.0  # from the worker's last word to its end
+MAX_LINE_BYTES = 8 * MIB
+MAX_LOG_BYTES = 64 * MIB
+_EVENTS = {"progress", "metric", "result", "error"}
+_CODE = re.compile(r"[a-z][a-z0-9-]{0,47}")
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """What a worker answered. `seconds` is its whole life (start included); `peak_rss_bytes` the larger of what it
+    says of itself and what was sampled; `exit_code` negative for a signal after the answer was complete."""
+
+    result: dict[str, Any]
+    seconds: float
+    peak_rss_bytes: int
+    exit_code: int
+
+
+def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
+    """The Python that has `framework`: its isolated toolchain, else the current interpreter.
+
+    `toolchains` is the folder of isolated environments, ADVISOR_HOME/toolchains by default; `toolchain.json` in one
+    names its interpreter in `python`. Nothing is imported. Raises AdvisorError `toolchain-missing` (exit 6).
+    """
+    hint = f'pip install "edge-advisor[{EXTRAS.get(framework, framework)}]"'
+    if framework not in MODULES:
+        raise AdvisorError("toolchain-missing", f"There is no framework {framework!r}.", hint, EXIT_TOOLCHAIN_MISSING)
+    record = (toolchains or advisor_home() / "toolchains") / framework / "toolchain.json"
+    if record.is_file():
+        document = read_json(record, "toolchain record", limit_bytes=MIB)
+        python = Path(str(document.get("python", ""))) if isinstance(document, dict) else Path()
+        if python.is_absolute() and python.is_file():
+            return python
+        message = f"The isolated toolchain of {framework} has lost its interpreter ({record})."
+        raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING)
+    if find_spec(MODULES[framework]) is not None:
+        return Path(sys.executable)
+    raise AdvisorError("toolchain-missing", f"{framework} is not installed here.", hint, EXIT_TOOLCHAIN_MISSING)
+
+
+def run_worker(
+    python: Path,
+    framework: str,
+    request: Mapping[str, Any],
+    *,
+    log_path: Path,
+    on_event: Callable[[Event], None] | None = None,
+    time_limit_seconds: float,
+    silence_limit_seconds: float,
+    rss_limit_bytes: int | None = None,
+    address_limit_bytes: int | None = None,
+    cancel: threading.Event | None = None,
+    worker: Path = WORKER,
+) -> WorkerResult:
+    """Run one `request` ({"op": ..., ...}) in a fresh worker and return its answer. Blocks; never leaves a process.
+
+    `on_event` gets each `progress` ({"done", "total", "text"}) and `metric` event as it comes. `silence_limit_seconds`
+    is the longest time without any event. `log_path` is appended to. Setting `cancel` ends the worker.
+
+    Raises AdvisorError with EXIT_STEP_FAILED: `worker-died` (names the signal), `worker-hung` (time or silence),
+    `worker-memory` (resident memory), `worker-protocol` (not JSON, too long, no answer), `worker-error` or the worker's
+    own code with the worker's own sentence; `toolchain-missing` with EXIT_TOOLCHAIN_MISSING when the framework does not
+    import there; `cancelled` with EXIT_INTERRUPTED. KeyboardInterrupt passes through, after the worker is gone.
+    """
+    started = time.perf_counter()
+    document = json.dumps({**request, "limits": {"address_bytes": address_limit_bytes}}).encode() + b"\n"
+    with _open_log(log_path) as log:
+        log_start = os.fstat(log.fileno()).st_size
+        process = _spawn(python, worker, framework, log)
+        lines: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
+        threading.Thread(target=_converse, args=(process, document, lines), daemon=True).start()
+        peak, answer, heard, ended_at = 0, None, started, None
+        try:
+            while answer is None:
+                now = time.perf_counter()
+                peak = max(peak, _resident_bytes(process.pid))
+                if cancel is not None and cancel.is_set():
+                    raise AdvisorError("cancelled", "Cancelled.", "run again to go on", EXIT_INTERRUPTED)
+                if rss_limit_bytes is not None and peak > rss_limit_bytes:
+                    raise _memory_error(peak, rss_limit_bytes)
+                if now - started > time_limit_seconds:
+                    raise _hung(f"was not done after {time_limit_seconds:.0f} s")
+                if now - heard > silence_limit_seconds:
+                    raise _hung(f"said nothing for {silence_limit_seconds:.0f} s")
+                if os.fstat(log.fileno()).st_size - log_start > MAX_LOG_BYTES:
+                    raise _protocol(f"printed more than {format_bytes(MAX_LOG_BYTES)}")
+                try:
+                    line = lines.get(timeout=POLL_SECONDS)
+                except queue.Empty:
+                    # A process that the worker left behind may hold the pipe open: the worker's end is enough.
+                    if process.poll() is None:
+                        continue
+                    ended_at = ended_at or now
+                    if now - ended_at < 4 * POLL_SECONDS:
+                        continue
+                    line = None
+                if line is None:
+                    break
+                heard = time.perf_counter()
+                answer = _handle(line, framework, on_event)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+            if answer is None:
+                raise _ended_early(process, log_path, log_start)
+        finally:
+            _end(process)
+    peak = max(peak, answer.pop("peak_rss_bytes", 0))
+    if rss_limit_bytes is not None and peak > rss_limit_bytes:
+        raise _memory_error(peak, rss_limit_bytes)
+    return WorkerResult(answer, time.perf_counter() - started, peak, process.returncode)
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        raise file_error(error, path) from error
+
+
+def _spawn(python: Path, worker: Path, framework: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [str(python), "-I", str(worker), framework],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            bufsize=0,
+            cwd=worker.parent,
+            start_new_session=True,
+        )
+    except OSError as error:
+        message = f"Cannot start {python}: {error.strerror}."
+        raise AdvisorError(
+            "toolchain-missing", message, "install the toolchain again", EXIT_TOOLCHAIN_MISSING
+        ) from error
+
+
+def _converse(process: subprocess.Popen[bytes], document: bytes, lines: queue.Queue[bytes | None]) -> None:
+    """Write the request, then put each line of the answer in `lines`, and None at the end. Ends with the pipe.
+
+    stdin stays open: its end is how the worker learns that this process is gone. A line over MAX_LINE_BYTES is put as
+    it is, cut, so that it is refused.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pending = b""
+    with contextlib.suppress(OSError, ValueError):
+        view = memoryview(document)
+        while view:
+            view = view[os.write(process.stdin.fileno(), view) :]
+        while chunk := os.read(process.stdout.fileno(), 1 << 16):
+            *whole, pending = (pending + chunk).split(b"\n")
+            for line in whole:
+                lines.put(line)
+            if len(pending) > MAX_LINE_BYTES:
+                break
+    if pending:
+        lines.put(pending)
+    lines.put(None)
+
+
+def _handle(line: bytes, framework: str, on_event: Callable[[Event], None] | None) -> dict[str, Any] | None:
+    """The result if `line` is one; None for events that are passed on. AdvisorError for errors and for garbage."""
+    try:
+        event = json.loads(line) if len(line) <= MAX_LINE_BYTES else None
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict) or event.get("type") not in _EVENTS:
+        raise _protocol(f"wrote what is not a message: {line[:80].decode('utf-8', 'replace')!r}")
+    if event["type"] == "error":
+        raise _worker_error(event, framework)
+    if event["type"] == "result":
+        result = event.get("result")
+        if not isinstance(result, dict):
+            raise _protocol("answered without a result")
+        return result
+    if on_event is not None:
+        on_event({key: printable(value, 200) if isinstance(value, str) else value for key, value in event.items()})
+    return None
+
+
+def _resident_bytes(pid: int) -> int:
+    """Resident memory of `pid` in bytes; 0 when it is gone."""
+    if sys.platform == "linux":
+        try:
+            return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0
+    import psutil  # only where there is no /proc: 20 ms
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the worker and its whole group, collect it, close the pipes."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _worker_error(event: Event, framework: str) -> AdvisorError:
+    code = event.get("code")
+    code = code if isinstance(code, str) and _CODE.fullmatch(code) else "worker-error"
+    message = str(event.get("message") or "The worker failed without a reason.")
+    if code == "toolchain-missing":
+        hint = f'pip install "edge-advisor[{EXTRAS.get(framework, framework)}]"'
+        return AdvisorError(code, message, hint, EXIT_TOOLCHAIN_MISSING)
+    return AdvisorError(code, message, "the step's log has the details", EXIT_STEP_FAILED)
+
+
+def _ended_early(process: subprocess.Popen[bytes], log_path: Path, log_start: int) -> AdvisorError:
+    """The error for a worker that closed its stdout without an answer."""
+    code = process.returncode
+    if code is None:
+        return _protocol("closed its output and went on")
+    if code == 0:
+        return _protocol("ended without an answer")
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        cause = "probably out of memory" if name == "SIGKILL" else _last_words(log_path, log_start)
+        message = f"The worker was killed ({name})" + (f": {cause}." if cause else ".")
+    else:
+        words = _last_words(log_path, log_start)
+        message = f"The worker ended with status {code}" + (f": {words}." if words else ".")
+    return AdvisorError("worker-died", message, "the step's log has the details", EXIT_STEP_FAILED)
+
+
+def _last_words(log_path: Path, log_start: int) -> str:
+    """The last failed assertion in the new part of the log, else its last line; at most 200 characters."""
+    with log_path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(log_start, size - 8192))
+        lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    asserted = [line for line in lines if "ASSERT" in line]
+    return printable((asserted or lines or [""])[-1], 200).rstrip(".")
+
+
+def _hung(what: str) -> AdvisorError:
+    return AdvisorError(
+        "worker-hung", f"The worker {what} and was ended.", "the step's log has the details", EXIT_STEP_FAILED
+    )
+
+
+def _protocol(what: str) -> AdvisorError:
+    hint = "this is a defect of the worker or its framework: the step's log has the details"
+    return AdvisorError("worker-protocol", f"The worker {what}.", hint, EXIT_STEP_FAILED)
+
+
+def _memory_error(used: int, limit: int) -> AdvisorError:
+    message = f"The worker used {format_bytes(used)} of memory, over its limit of {format_bytes(limit)}."
+    return AdvisorError("worker-memory", message, "plan for a smaller precision or context", EXIT_STEP_FAILED)
