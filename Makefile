@@ -1,0 +1,35 @@
+# The repository's commands. Each installs what it needs into .venv first; what is there already costs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := @$(PYTHON) scripts/bootstrap.py
+
+.PHONY: help quickstart test test-slow lint docs clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
+
+quickstart:  ## the main job: install, then probe, plan, produce, validate and report on the embedded model
+	$(INSTALL) llamacpp
+	$(BIN)/advisor quickstart
+
+test:  ## the fast tests; needs no framework and compiles nothing
+	$(INSTALL) test
+	$(BIN)/python -m pytest
+
+test-slow:  ## real conversions, kills and fuzzing with llama.cpp
+	$(INSTALL) test llamacpp
+	$(BIN)/python -m pytest -m slow
+
+lint:  ## ruff and mypy
+	$(INSTALL) test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+docs:  ## write docs/cli.md anew from the program
+	$(INSTALL) test
+	$(BIN)/python scripts/cli_reference.py
+
+clean:  ## remove everything the targets above made here; your runs, your history and pip's cache stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
