@@ -1,0 +1,77 @@
+"""The seam to a framework: what the runner asks of an executor. A new framework is a module with one and a worker.
+
+The runner keeps folders, keys, hashes, locks, ladders and reports; an executor turns one step into worker requests and
+returns what it measured. It never decides paths: `Task.paths` are inside the run folder and checked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from advisor.plan import BenchmarkSettings, ConvertSettings, QuantizeSettings, ValidateSettings
+from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a worker may use, and who listens. `rss_limit_bytes` None: unlimited."""
+
+    log_path: Path
+    on_event: Callable[[Event], None]
+    time_limit_seconds: float
+    silence_limit_seconds: float
+    rss_limit_bytes: int | None
+    cancel: threading.Event | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One step, made concrete.
+
+    `paths`: `input` and `output` of convert and quantize; `artifact`, `reference` (and `store`, the stored scores) of
+    validate and benchmark; the reference tier writes its scores to `output`. `output` is a temporary name that does not
+    exist: the runner renames it when the step is done.
+    """
+
+    settings: ConvertSettings | QuantizeSettings | ValidateSettings | BenchmarkSettings
+    paths: Mapping[str, Path]
+    threads: int
+    watch: Watch
+
+
+class Executor(Protocol):
+    """One framework. Methods are called in step order, never concurrently; each may raise AdvisorError, which ends the
+    step (and, but for `cancelled`, is reported as its failure)."""
+
+    @property
+    def version(self) -> str:
+        """The framework and its version, such as `llama-cpp-python 0.3.36`. Part of every step's key; called once per
+        run, before any step. Imports nothing heavy. Raises `toolchain-missing` where the framework is not there."""
+
+    def run(self, task: Task) -> dict[str, Any]:
+        """Do one step, leave `paths["output"]` complete, and return what was measured (JSON values).
+
+        convert, quantize: whatever is worth telling. validate: the tier's part of report.json with `status` `pass` or
+        `fail`; integrity adds `tensor_bytes` and `parameters`. benchmark: `{"reference": S, "artifact": S}`, where S
+        maps each metric to its samples, pair by pair. `peak_rss_bytes`, where given, is the step's.
+        """
+
+
+def executor_for(framework: str) -> Executor:
+    """The executor of a framework; AdvisorError `toolchain-missing` where advisor has none yet."""
+    if framework == "llama.cpp":
+        from executors.llamacpp import LlamaCpp
+
+        return LlamaCpp()
+    raise AdvisorError(
+        "toolchain-missing",
+        f"advisor cannot run {framework} plans yet.",
+        "the plan's commands show how to do it with the framework's own tools",
+        EXIT_TOOLCHAIN_MISSING,
+    )

@@ -1,0 +1,226 @@
+"""From a plan to jobs: which steps run once, which run for every rung of the ladder, and where their files lie.
+
+Rung 0 is the plan's own choice, rung K its `ladder[K-1]`. What a rung makes lies under `work/rungs/K/`; only the chosen
+one reaches `artifact/`, through the package step. Everything that an untrusted plan could get wrong is refused here,
+before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from advisor.plan import (
+    AcquireSettings,
+    BenchmarkSettings,
+    ConvertSettings,
+    GuideSettings,
+    PackageSettings,
+    Plan,
+    QuantizeSettings,
+    Rung,
+    Settings,
+    Step,
+    ValidateSettings,
+    Work,
+)
+from executors.folder import PARTIAL
+from knowledge.base import AdvisorError
+
+MAX_STEPS = 200
+MAX_RUNGS = 50
+SCORES = "work/reference-scores"  # where the reference tier's log-probabilities lie unless the step's outputs say so
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A step with its place in the run folder. `name` is its folder under steps/; `inputs` maps what an input is to the
+    executor (`input`, `artifact`, `reference`, `store`) to its path; `output` is what it makes, if anything."""
+
+    name: str
+    step: Step
+    settings: Settings
+    inputs: dict[str, str] = field(default_factory=dict)
+    output: str = ""
+    rung: int | None = None
+
+    @property
+    def skipped(self) -> bool:
+        """A step that only people do."""
+        return isinstance(self.settings, GuideSettings)
+
+    @property
+    def is_benchmark(self) -> bool:
+        return isinstance(self.settings, BenchmarkSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`shared` jobs run once and first; `rungs[k]` are the jobs of rung k in order; `package` closes the run."""
+
+    shared: tuple[Job, ...]
+    rungs: tuple[tuple[Job, ...], ...]
+    package: Job
+    artifacts: tuple[str, ...]  # what each rung makes: the artifact's path before packaging
+
+
+def schedule(plan: Plan) -> Schedule:
+    """All jobs of `plan`. AdvisorError: `not-executable` (nothing to run), `bad-plan` (it contradicts itself)."""
+    work = plan.plan
+    if plan.status != "ok" or work is None:
+        raise AdvisorError(
+            "not-executable", "This plan decides nothing that could be run.", "answer its question first"
+        )
+    _check(work)
+    if not any(_makes(step) for step in work.steps):
+        raise AdvisorError(
+            "not-executable",
+            f"advisor cannot run {work.framework} plans yet.",
+            "the plan's commands show how to do it with the framework's own tools",
+        )
+    store = next((_store(s) for s in work.steps if isinstance(s.settings, ValidateSettings) and _is_shared(s)), "")
+    shared = tuple(_job(i, s, None, work, "", store) for i, s in _numbered(work.steps) if _is_shared(s))
+    artifacts = tuple(_artifact(work, k) for k in range(len(work.ladder) + 1))
+    rungs = tuple(
+        tuple(
+            _job(i, s, k, work, artifact, store)
+            for i, s in _numbered(work.steps)
+            if not _is_shared(s) and not isinstance(s.settings, PackageSettings)
+        )
+        for k, artifact in enumerate(artifacts)
+    )
+    package = next(
+        _job(i, s, None, work, "", "") for i, s in _numbered(work.steps) if isinstance(s.settings, PackageSettings)
+    )
+    result = Schedule(shared, rungs if _count(work, QuantizeSettings) else rungs[:1], package, artifacts)
+    _check_flow(result)
+    return result
+
+
+def rung_precision(work: Work, rung: int) -> str:
+    return work.precision if rung == 0 else work.ladder[rung - 1].precision
+
+
+def _numbered(steps: Sequence[Step]) -> list[tuple[int, Step]]:
+    return list(enumerate(steps, start=1))
+
+
+def _makes(step: Step) -> bool:
+    return isinstance(step.settings, AcquireSettings | ConvertSettings | QuantizeSettings)
+
+
+def _is_shared(step: Step) -> bool:
+    """Acquire, reference and its scores are the same for every rung."""
+    if isinstance(step.settings, ValidateSettings):
+        return step.settings.tier == "reference"
+    return isinstance(step.settings, AcquireSettings | ConvertSettings | GuideSettings)
+
+
+def _count(work: Work, settings: type[QuantizeSettings | PackageSettings]) -> int:
+    return sum(isinstance(step.settings, settings) for step in work.steps)
+
+
+def _artifact(work: Work, rung: int) -> str:
+    """What the rung makes: the output of its last making step (without a quantization, the last shared one's)."""
+    quantized = [s.settings.output for s in work.steps if isinstance(s.settings, QuantizeSettings)]
+    if quantized:
+        return _rung_path(quantized[-1], rung)
+    return [s.settings.output for s in work.steps if isinstance(s.settings, AcquireSettings | ConvertSettings)][-1]
+
+
+def _rung_path(path: str, rung: int) -> str:
+    return f"work/rungs/{rung}/{path.removeprefix('work/')}"
+
+
+def _store(step: Step) -> str:
+    return step.outputs[0] if step.outputs else SCORES
+
+
+def _job(index: int, step: Step, rung: int | None, work: Work, artifact: str, store: str) -> Job:
+    name = f"{index:02d}-{step.id}" + (f".r{rung}" if rung else "")
+    settings = step.settings
+    made_here = {s.settings.output for s in work.steps if isinstance(s.settings, QuantizeSettings)}
+
+    def place(path: str) -> str:
+        return _rung_path(path, rung) if rung is not None and path in made_here else path
+
+    inputs: dict[str, str] = {}
+    output = ""
+    if isinstance(settings, QuantizeSettings):
+        settings = _on_rung(settings, work.ladder[rung - 1]) if rung else settings
+        inputs, output = {"input": place(settings.input)}, place(settings.output)
+    elif isinstance(settings, ConvertSettings):
+        inputs, output = {"input": settings.input}, settings.output
+    elif isinstance(settings, AcquireSettings):
+        output = settings.output
+    elif isinstance(settings, ValidateSettings) and settings.tier == "reference":
+        inputs, output = {"reference": settings.reference}, _store(step)
+    elif isinstance(settings, ValidateSettings):
+        inputs = {"artifact": artifact}
+        if settings.reference:
+            inputs["reference"] = settings.reference
+        if settings.tier == "distribution":
+            inputs["store"] = store
+        if rung:
+            settings = settings.model_copy(update={"expected_bytes": work.ladder[rung - 1].expected_bytes})
+    elif isinstance(settings, BenchmarkSettings):
+        inputs = {"artifact": artifact, "reference": settings.reference}
+    elif isinstance(settings, PackageSettings):
+        output = "artifact"
+    return Job(name, step, settings, inputs, output, rung)
+
+
+def _on_rung(settings: QuantizeSettings, rung: Rung) -> QuantizeSettings:
+    return settings.model_copy(
+        update={
+            "precision": rung.precision,
+            "type": rung.type,
+            "tensor_types": rung.tensor_types,
+            "expected_bytes": rung.expected_bytes,
+        }
+    )
+
+
+def _check(work: Work) -> None:
+    if len(work.steps) > MAX_STEPS or len(work.ladder) > MAX_RUNGS:
+        raise _bad(f"it has more than {MAX_STEPS} steps or {MAX_RUNGS} rungs")
+    ids = [step.id for step in work.steps]
+    if len(set(ids)) != len(ids):
+        raise _bad("two of its steps have the same id")
+    for step in work.steps:
+        if step.settings.kind not in (step.kind, "guide"):
+            raise _bad(f"step {step.id} is of kind {step.kind} and has the settings of a {step.settings.kind} step")
+        if step.framework != work.framework:
+            raise _bad(f"step {step.id} is for {step.framework} in a plan for {work.framework}")
+    if any(map(_makes, work.steps)) and (_count(work, PackageSettings) != 1 or _count(work, QuantizeSettings) > 1):
+        raise _bad("it needs one package step and at most one quantize step")
+
+
+def _check_flow(jobs: Schedule) -> None:
+    """Every input is made by an earlier job, and no two jobs write to one place."""
+    for rung in jobs.rungs:
+        made: list[str] = []
+        for job in (*jobs.shared, *rung, jobs.package):
+            for path in job.inputs.values():
+                if path not in made:
+                    raise _bad(f"step {job.step.id} reads {path or 'reference scores'}, which no earlier step makes")
+            if not job.output:
+                continue
+            parts = PurePosixPath(job.output).parts
+            if job is not jobs.package and (
+                parts[0] != "work" or len(parts) < 2 or any(p.endswith(PARTIAL) for p in parts)
+            ):
+                raise _bad(f"step {job.step.id} writes {job.output}, which is no place under work/")
+            if any(_overlap(job.output, other) for other in made):
+                raise _bad(f"step {job.step.id} writes {job.output}, where another step writes")
+            made.append(job.output)
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = PurePosixPath(one.casefold()), PurePosixPath(other.casefold())
+    return a == b or a in b.parents or b in a.parents
+
+
+def _bad(what: str) -> AdvisorError:
+    return AdvisorError("bad-plan", f"This plan cannot be run: {what}.", "make the plan anew with: advisor plan")
