@@ -16,19 +16,20 @@ FrameworkName = Literal["llama.cpp", "openvino", "olive", "mlx"]
 PositiveBytes = Annotated[int, Field(ge=1, le=2**60)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=300)]
+PathText = Annotated[str, Field(max_length=4096)]
 
 
 class Constraints(BaseModel):
     """None means not given. Sizes in bytes, context in tokens, losses in per cent of the 16-bit reference."""
 
-    model: Text | None = None
+    model: PathText | None = None
     ram_bytes: PositiveBytes | None = None
     vram_bytes: PositiveBytes | None = None
     target: Target = "auto"
     vendor: VendorName | None = None
     chip: Text | None = None
     device: Text | None = None
-    profile: Text | None = None
+    profile: PathText | None = None
     os: OsName | None = None
     context: Annotated[int, Field(ge=1, le=2**24)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 1

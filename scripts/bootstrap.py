@@ -58,12 +58,12 @@ def use_supported_python():
             raise SystemExit(subprocess.call([other, *sys.argv]))
     names = ", ".join("{}.{}".format(*version) for version in SUPPORTED)
     fail(
-        f"Python {sys.version.split()[0]} is not supported: install one of {names}, or run `make PYTHON=/path/to/python3.12`."
+        f"Python {sys.version.split()[0]} is not supported: install one of {names}, or name it: make PYTHON=python3.12"
     )
 
 
 def make_environment():
-    """A .venv whose Python starts and has pip. One that does not start (a moved clone, a removed Python) is made anew."""
+    """A .venv whose Python starts and has pip; one that does not start (its Python was removed) is made anew."""
     if PYTHON.exists() and succeeds([PYTHON, "-c", ""]):
         if succeeds([PYTHON, "-c", "import pip"]) or succeeds([PYTHON, "-m", "ensurepip"]):
             return
@@ -107,9 +107,7 @@ def prepare_llamacpp(environment):
         )
     cores = os.cpu_count() or 1
     minutes = max(1, round(BUILD_CPU_MINUTES / cores))
-    say(
-        f"building llama.cpp for this machine's CPU: about {minutes} min on {cores} idle cores, once (pip's cache keeps it)"
-    )
+    say(f"building llama.cpp for this CPU: about {minutes} min on {cores} idle cores, paid once (pip's cache keeps it)")
     # pip's wheel cache does not know CMAKE_ARGS: with arguments of your own a cached build could be the wrong one.
     return ["--no-cache-dir"] if own else []
 

@@ -39,8 +39,8 @@ class Parser(argparse.ArgumentParser):
         """An option with a value; a second one is refused."""
         self.add_argument(option, metavar=metavar, help=meaning, action=_Once, **extra)
 
-    def flag(self, option: str, meaning: str) -> None:
-        self.add_argument(option, action="store_true", help=meaning)
+    def flag(self, option: str, meaning: str, **extra: Any) -> None:
+        self.add_argument(option, action="store_true", help=meaning, **extra)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         self._given.clear()

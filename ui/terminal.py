@@ -1,0 +1,107 @@
+"""What the terminal views share: the console, safe text, figures with their units, the table style.
+
+Everything that comes from a model, a plan or a machine is untrusted: it is shown through `safe`, which replaces control
+characters and takes rich's markup literally. Colours follow NO_COLOR; without a terminal the width is 80 columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from knowledge.base import format_bytes, printable
+
+Band = dict[str, Any]
+
+
+def console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, emoji=False)
+
+
+def safe(value: Any, limit: int = 600) -> str:
+    """`value` as one line that can neither steer the terminal nor be taken for markup."""
+    return escape(printable(str(value), limit))
+
+
+def heading(screen: Console, text: str) -> None:
+    screen.print(f"\n[bold]{text}[/bold]")
+
+
+def bullets(screen: Console, lines: Iterable[str], style: str = "") -> None:
+    """Indented, wrapped, already safe lines."""
+    for line in lines:
+        table = Table.grid(padding=(0, 1))
+        table.add_row("-", line, style=style)
+        screen.print(Padding(table, (0, 0, 0, 2)))
+
+
+def pairs(screen: Console, rows: Iterable[tuple[str, str]]) -> None:
+    """Label and already safe words, aligned; rows without words are left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for label, words in rows:
+        if words:
+            table.add_row(label, words)
+    screen.print(Padding(table, (0, 0, 0, 2)))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+    """A table of already safe cells; the columns named in `right` hold numbers. The first column never wraps."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def command(screen: Console, words: str) -> None:
+    """A command to copy: never wrapped, never shortened."""
+    screen.print(f"  [bold]{escape(printable(words, 4000))}[/bold]", soft_wrap=True)
+
+
+def figure(value: float | None) -> str:
+    """Three significant digits: `0.85`, `8.5`, `18`, `1,840`; `?` for unknown."""
+    if value is None:
+        return "?"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def interval(band: Band | None, unit: str = "", scale: float = 1.0) -> str:
+    """`18 tok/s (12 to 25)`, or `unknown` for a band that predicts nothing."""
+    if not band or band.get("mid") is None:
+        return "unknown"
+    low, mid, high = (figure(band[key] * scale) for key in ("low", "mid", "high"))
+    words = f"{mid} {unit}".strip()
+    return words if low == high else f"{words} ({low} to {high})"
+
+
+def share(value: float | None) -> str:
+    """A fraction as per cent."""
+    return "?" if value is None else f"{100 * value:.3g} %"
+
+
+def gib(size: float | None) -> str:
+    return "?" if size is None else format_bytes(size)
+
+
+def duration(seconds: float | None) -> str:
+    """`8.3 s`, `2 min 5 s`, `1 h 3 min`."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

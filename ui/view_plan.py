@@ -1,0 +1,186 @@
+"""A plan for a person: the answer first, then what else would do, what is not known, and the next command.
+
+Renders the plan document (DESIGN section 3) and nothing that is not in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+
+from ui.terminal import bullets, command, console, duration, figure, gib, heading, interval, pairs, safe, share, table
+
+Document = dict[str, Any]
+
+
+def show_plan(plan: Document, *, explain: bool = False, out: str | None = None) -> None:
+    screen = console()
+    shown = {"ok": _show_ok, "needs_input": _show_question, "infeasible": _show_infeasible}[plan["status"]]
+    shown(screen, plan)
+    _show_notes(screen, plan)
+    if explain:
+        _show_trace(screen, plan)
+        _show_rejections(screen, plan)
+    elif plan["rejected"]:
+        _show_rejected_summary(screen, plan)
+    if plan["status"] == "ok":
+        _show_next(screen, plan, out)
+
+
+def _show_ok(screen: Console, plan: Document) -> None:
+    _show_recommendation(screen, plan["recommendations"][0])
+    if len(plan["recommendations"]) > 1:
+        heading(screen, "Others that fit")
+        screen.print(_recommendations(plan["recommendations"]))
+
+
+def _show_recommendation(screen: Console, best: Document) -> None:
+    title = f"[bold green]{safe(best['model'])}[/bold green] as [bold]{safe(best['precision'])}[/bold]"
+    screen.print(f"\n{title} with {_runs_on(best)}")
+    memory, quality = best["memory"], best["quality"]
+    parts = (
+        (memory["weights_bytes"], "weights"),
+        (memory["kv_bytes"], "KV cache"),
+        (memory["overhead_bytes"], "runtime"),
+    )
+    sum_of = " + ".join(f"{gib(size)} {what}" for size, what in parts)
+    fits = f"{gib(memory['total_bytes'])} of {gib(memory['budget_bytes'])} usable ({safe(memory['pool'])}): {sum_of}"
+    retention = interval(quality["retention"], "%", 100)
+    kept = f"{retention} of the 16-bit model, {safe(quality['basis'])} ({safe(quality['metric'])})"
+    speed = interval(best["decode_tps"], "tok/s")
+    if (best["ttft_ms"] or {}).get("mid") is not None:
+        speed += f", first token after {interval(best['ttft_ms'], 'ms')}"
+    disk = f"{gib(best['disk']['artifact_bytes'])} result, {gib(best['disk']['peak_bytes'])} while it is made"
+    if best["disk"]["download_bytes"]:
+        disk += f", {gib(best['disk']['download_bytes'])} to download"
+    rows = [("memory", fits), ("speed", f"{speed}, predicted"), ("quality", kept), ("disk", disk)]
+    pairs(screen, [*rows, ("context", f"{best['context']:,} tokens")])
+    heading(screen, "Why")
+    bullets(screen, (_with_rule(reason) for reason in best["reasons"]))
+    if best["warnings"]:
+        heading(screen, "Mind")
+        bullets(screen, map(safe, best["warnings"]), style="yellow")
+
+
+def _recommendations(rows: list[Document]) -> Any:
+    columns = ("#", "model", "runs on", "precision", "GiB", "tok/s", "quality")
+    cells = (
+        (
+            f"{row['rank']}{'*' if row['pareto'] else ''}",
+            safe(row["model"]),
+            _runs_on(row),
+            safe(row["precision"]),
+            f"{row['memory']['total_bytes'] / 2**30:.1f} of {row['memory']['budget_bytes'] / 2**30:.1f}",
+            _short(row["decode_tps"]),
+            share(row["quality"]["retention"]["mid"]),
+        )
+        for row in rows
+    )
+    made = table(columns, cells, right=("GiB", "tok/s", "quality"))
+    made.caption = "* nothing else here is better in every respect"
+    return made
+
+
+def _runs_on(row: Document) -> str:
+    return f"{safe(row['framework'])} / {safe(row['backend'])}"
+
+
+def _short(band: Document) -> str:
+    if band["mid"] is None:
+        return "?"
+    return f"{figure(band['mid'])} ({figure(band['low'])}-{figure(band['high'])})"
+
+
+def _with_rule(reason: Document) -> str:
+    return f"{safe(reason['text'])} [dim]({safe(reason['rule'])})[/dim]"
+
+
+def _show_question(screen: Console, plan: Document) -> None:
+    """The whole recommendation for every possible answer first, the question after it."""
+    question = plan["question"]
+    answers = question.get("answers", [])
+    if answers:
+        heading(screen, "What to do, by vendor")
+        columns = ("vendor", "framework / backend", "precision", "models up to", "how")
+        rows = (
+            (
+                f"[bold]{safe(row['vendor'])}[/bold]",
+                f"{safe(row['framework'])} / {safe(row['backend'])}",
+                safe(row.get("precision", "")),
+                safe(row.get("models", "")),
+                safe(row.get("text", "")),
+            )
+            for row in answers
+        )
+        screen.print(table(columns, rows))
+    screen.print(Panel(safe(question["text"]), title="One question", border_style="cyan", expand=False))
+    if how := question.get("how_to_find_out"):
+        bullets(screen, map(safe, [how] if isinstance(how, str) else how))
+    if plan["recommendations"]:
+        fallback = plan["recommendations"][0]
+        heading(screen, f"Until then, not on the {safe(plan['constraints']['target']).upper()}")
+        _show_recommendation(screen, fallback)
+
+
+def _show_infeasible(screen: Console, plan: Document) -> None:
+    screen.print("\n[bold red]Nothing fits.[/bold red]")
+    if nearest := (plan.get("question") or {}).get("nearest"):
+        heading(screen, "What would come nearest")
+        bullets(screen, map(safe, [nearest] if isinstance(nearest, str) else nearest))
+    changes = dict.fromkeys(row["change"] for row in plan["rejected"] if row.get("change"))
+    if changes:
+        heading(screen, "What would have to change")
+        bullets(screen, map(safe, list(changes)[:5]))
+
+
+def _show_notes(screen: Console, plan: Document) -> None:
+    if plan.get("warnings"):
+        heading(screen, "Warnings")
+        bullets(screen, map(safe, plan["warnings"]), style="yellow")
+    if plan.get("assumptions"):
+        heading(screen, "Assumed, for want of knowledge")
+        bullets(screen, map(safe, plan["assumptions"]))
+
+
+def _show_rejected_summary(screen: Console, plan: Document) -> None:
+    rules = Counter(row["rule"] for row in plan["rejected"])
+    total = plan.get("rejected_count") or len(plan["rejected"])
+    heading(screen, f"Ruled out: {total:,} (--explain lists them)")
+    first = {row["rule"]: row["text"] for row in reversed(plan["rejected"])}
+    rows = ((f"{count}", safe(rule), safe(first[rule], 160)) for rule, count in rules.most_common(6))
+    screen.print(table(("n", "rule", "for example"), rows, right=("n",)))
+
+
+def _show_trace(screen: Console, plan: Document) -> None:
+    heading(screen, "The path through the decision tree")
+    rows = (
+        (safe(row["node"]), safe(row["condition"]), safe(row["value"]), safe(row["branch"])) for row in plan["trace"]
+    )
+    screen.print(table(("node", "condition", "value", "branch"), rows))
+
+
+def _show_rejections(screen: Console, plan: Document) -> None:
+    heading(screen, "Ruled out")
+    for row in plan["rejected"]:
+        what = " ".join(safe(row[key]) for key in ("model", "framework", "backend", "precision") if row.get(key))
+        bullets(screen, [f"{what}: {safe(row['text'])} [dim]({safe(row['rule'])})[/dim]"])
+
+
+def _show_next(screen: Console, plan: Document, out: str | None) -> None:
+    steps = (plan.get("plan") or {}).get("steps", [])
+    executable = bool(steps) and all(step["settings"]["kind"] != "guide" for step in steps)
+    if steps and not executable:
+        heading(screen, "How to make it, with the framework's own tools")
+        for step in steps:
+            bullets(screen, [safe(step.get("title") or step["id"])])
+            command(screen, " ".join(step["command"]))
+    if executable:
+        known = [step["estimate"]["seconds"] for step in steps if step["estimate"]["seconds"] is not None]
+        takes = f" (about {duration(sum(known))})" if known else ""
+        heading(screen, f"Next: produce it and prove it{takes}")
+        if out is None:
+            screen.print("  the same command with --out plan.json keeps this plan, then:")
+        command(screen, f"advisor run {out or 'plan.json'}")
