@@ -114,7 +114,8 @@ def run_worker(
         log_start = os.fstat(log.fileno()).st_size
         process = _spawn(python, worker, framework, log)
         lines: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
-        threading.Thread(target=_converse, args=(process, document, lines), daemon=True).start()
+        talk = threading.Thread(target=_converse, args=(process, document, lines), daemon=True)
+        talk.start()
         peak, answer, heard, ended_at = 0, None, started, None
         try:
             while answer is None:
@@ -149,7 +150,7 @@ def run_worker(
             if answer is None:
                 raise _ended_early(process, log_path, log_start)
         finally:
-            _end(process)
+            _end(process, talk, lines)
     peak = max(peak, answer.pop("peak_rss_bytes", 0))
     if rss_limit_bytes is not None and peak > rss_limit_bytes:
         raise _memory_error(peak, rss_limit_bytes)
@@ -176,10 +177,8 @@ def _spawn(python: Path, worker: Path, framework: str, log: IO[bytes]) -> subpro
             start_new_session=True,
         )
     except OSError as error:
-        message = f"Cannot start {python}: {error.strerror}."
-        raise AdvisorError(
-            "toolchain-missing", message, "install the toolchain again", EXIT_TOOLCHAIN_MISSING
-        ) from error
+        message, hint = f"Cannot start {python}: {error.strerror}.", "install the toolchain again"
+        raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING) from error
 
 
 def _converse(process: subprocess.Popen[bytes], document: bytes, lines: queue.Queue[bytes | None]) -> None:
@@ -241,7 +240,7 @@ def _resident_bytes(pid: int) -> int:
         return 0
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], talk: threading.Thread, lines: queue.Queue[bytes | None]) -> None:
     """Kill the worker and its whole group, collect it, close the pipes."""
     if sys.platform == "win32":
         process.kill()
@@ -249,9 +248,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
+    for _ in range(20):
+        talk.join(POLL_SECONDS)
+        if not talk.is_alive():
+            break
+        with contextlib.suppress(queue.Empty):
+            while True:
+                lines.get_nowait()
+    # A stranger that escaped the group may still hold the pipe: closing a descriptor under a reader could let it read
+    # another file, so then it is left to the reader.
+    if not talk.is_alive():
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
                 pipe.close()
 
 

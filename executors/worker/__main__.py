@@ -1,0 +1,33 @@
+"""`python -I executors/worker FRAMEWORK`: answer one request (see protocol), in the framework's own interpreter.
+
+The siblings are loaded as the package `advisor_worker`, and this folder is taken off the module path: a sibling named
+like a framework (openvino.py) must not hide the framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+FRAMEWORKS = {"llama.cpp": "llamacpp"}
+
+
+def main() -> None:
+    folder = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != folder]
+    spec = importlib.util.spec_from_file_location(
+        "advisor_worker", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["advisor_worker"] = package
+    spec.loader.exec_module(package)
+    protocol = importlib.import_module("advisor_worker.protocol")
+    framework = sys.argv[1] if len(sys.argv) > 1 else ""
+    protocol.answer(lambda: importlib.import_module(f"advisor_worker.{FRAMEWORKS[framework]}").OPERATIONS)
+
+
+main()

@@ -1,0 +1,195 @@
+"""One llama.cpp model loaded for evaluation: what it says, its tokenizer, and its logits piece by piece.
+
+Nothing is freed: a worker answers one request and ends. Raises WorkerError `cannot-load` and `worker-error`.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import llama_cpp as llama
+import numpy as np
+from numpy.typing import NDArray
+
+from .protocol import Request, WorkerError, progress
+
+Tokens = NDArray[np.int32]
+Logits = NDArray[np.float32]
+
+SCORE_BATCH = 128  # logits of one batch are kept whole: 128 rows of a 152k vocabulary are 78 MB
+LEAST_CONTEXT = 16
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+_BUFFER = re.compile(r"(KV|compute|model) buffer size\s*=\s*([0-9.]+) MiB")
+_STEP = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
+
+_errors: collections.deque[str] = collections.deque(maxlen=4)
+_buffers: dict[str, float] = collections.defaultdict(float)
+
+
+@llama.llama_log_callback
+def _on_log(level: int, text: bytes, _data: Any) -> None:
+    os.write(2, text)
+    words = text.decode("utf-8", "replace")
+    if level == _ERROR_LEVEL and words.strip():
+        _errors.append(" ".join(words.split()))
+    if found := _BUFFER.search(words):
+        _buffers[found[1].lower()] += float(found[2]) * 1024**2
+    if words.startswith("[") and (step := _STEP.match(words)):
+        progress(int(step[1]), int(step[2]), "quantizing")
+
+
+@llama.llama_progress_callback
+def _on_load(share: float, _data: Any) -> bool:
+    progress(round(share * 100), 100, "loading the model")
+    return True
+
+
+llama.llama_log_set(_on_log, ctypes.c_void_p(0))
+llama.llama_backend_init()
+
+
+def reason(default: str) -> str:
+    """The last thing that llama.cpp complained about; `default` if nothing."""
+    return _errors[-1] if _errors else default
+
+
+def buffer_bytes(kind: str) -> int:
+    """Bytes that llama.cpp says it allocated for `kv`, `compute` or `model` in this process."""
+    return round(_buffers[kind])
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A model and a context of `n_ctx` tokens, evaluated in batches of at most `batch_tokens`."""
+
+    model: Any
+    context: Any
+    vocab: Any
+    vocabulary: int
+    n_ctx: int
+    batch_tokens: int
+    batch: Any
+    load_seconds: float
+
+
+def load_model(path: str, *, gpu_layers: int = 0, vocab_only: bool = False) -> Any:
+    """The model in the file `path`, mapped into memory; its layers on the CPU unless `gpu_layers` says otherwise."""
+    if not os.path.isfile(path):
+        raise WorkerError("cannot-load", f"There is no model file at {path}.")
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    params.vocab_only = vocab_only
+    params.progress_callback = _on_load
+    model = llama.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise WorkerError("cannot-load", f"llama.cpp cannot load the model: {reason('it gives no reason')}.")
+    return model
+
+
+def open_session(request: Request, *, batch_tokens: int) -> Session:
+    """Load `request["model"]` with a context of `n_ctx`, never more than asked for nor than the model was trained on.
+
+    Also read: `threads` (1), `gpu_layers` (0), `kv_cache` (f16, q8_0 or q4_0).
+    """
+    started = time.perf_counter()
+    model = load_model(str(request["model"]), gpu_layers=int(request.get("gpu_layers", 0)))
+    trained = llama.llama_model_n_ctx_train(model)
+    n_ctx = max(LEAST_CONTEXT, min(int(request["n_ctx"]), trained if trained > 0 else 2**31))
+    params = llama.llama_context_default_params()
+    params.n_ctx = n_ctx
+    params.n_batch = params.n_ubatch = batch_tokens = min(batch_tokens, n_ctx)
+    params.n_threads = params.n_threads_batch = max(1, int(request.get("threads", 1)))
+    params.type_k = params.type_v = getattr(llama, f"GGML_TYPE_{str(request.get('kv_cache', 'f16')).upper()}")
+    params.no_perf = True
+    context = llama.llama_init_from_model(model, params)
+    if not context:
+        raise WorkerError("cannot-load", f"llama.cpp cannot make a context: {reason('it gives no reason')}.")
+    vocab = llama.llama_model_get_vocab(model)
+    batch = llama.llama_batch_init(batch_tokens, 0, 1)
+    for i in range(batch_tokens):
+        batch.n_seq_id[i] = 1
+        batch.seq_id[i][0] = 0
+    load_seconds = time.perf_counter() - started
+    return Session(model, context, vocab, llama.llama_vocab_n_tokens(vocab), n_ctx, batch_tokens, batch, load_seconds)
+
+
+def tokenize(vocab: Any, text: str, *, special: bool) -> Tokens:
+    """Token ids of `text`; with `special`, written-out special tokens count as such. Nothing is added in front."""
+    data = text.encode()
+    room = len(data) + 16
+    tokens = np.empty(room, np.int32)
+    pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+    count = llama.llama_tokenize(vocab, data, len(data), pointer, room, False, special)
+    if count < 0:
+        raise WorkerError("tokenizer-mismatch", "The model's tokenizer fails on plain text.")
+    return tokens[:count].copy()
+
+
+def first_token(vocab: Any) -> int | None:
+    """The token that this model expects at the start of every text, if any."""
+    return int(llama.llama_vocab_bos(vocab)) if llama.llama_vocab_get_add_bos(vocab) else None
+
+
+def piece(vocab: Any, token: int) -> bytes:
+    """The bytes that `token` stands for; empty for special tokens."""
+    buffer = ctypes.create_string_buffer(512)
+    size = llama.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
+    return buffer.raw[: max(0, size)]
+
+
+def clear(session: Session) -> None:
+    """Forget all tokens."""
+    llama.llama_memory_clear(llama.llama_get_memory(session.context), True)
+
+
+def feed(session: Session, tokens: Tokens, position: int, *, every: bool) -> Logits:
+    """Evaluate at most `batch_tokens` tokens at `position`: logits after every token, or only after the last one.
+
+    The result is a view (rows, vocabulary), valid until the next call.
+    """
+    count, batch = len(tokens), session.batch
+    batch.n_tokens = count
+    np.ctypeslib.as_array(batch.token, (count,))[:] = tokens
+    np.ctypeslib.as_array(batch.pos, (count,))[:] = np.arange(position, position + count)
+    wanted = np.ctypeslib.as_array(batch.logits, (count,))
+    wanted[:] = every
+    wanted[-1] = True
+    status = llama.llama_decode(session.context, batch)
+    if status != 0:
+        raise WorkerError("worker-error", f"llama.cpp cannot evaluate the model: {reason(f'status {status}')}.")
+    rows = count if every else 1
+    return np.ctypeslib.as_array(llama.llama_get_logits(session.context), (rows, session.vocabulary))
+
+
+def prefill(session: Session, tokens: Tokens) -> Logits:
+    """Evaluate a prompt from position 0 in batches; the logits after its last token."""
+    logits = np.empty((0, 0), np.float32)
+    for start in range(0, len(tokens), session.batch_tokens):
+        logits = feed(session, tokens[start : start + session.batch_tokens], start, every=False)
+    return logits
+
+
+def teacher_forced(session: Session, tokens: Tokens, window: int) -> Iterator[tuple[Logits, Tokens]]:
+    """Logits for `tokens[1:]`, each predicted from what precedes it in its window of `window` tokens.
+
+    A window begins with the model's own first token where it has one, else with the token before the window, and
+    everything before it is forgotten. Yields `(logits, targets)`, the logits valid until the next step.
+    """
+    start_token = first_token(session.vocab)
+    for start in range(1, len(tokens), window):
+        targets = tokens[start : start + window]
+        inputs = tokens[start - 1 : start - 1 + len(targets)].copy()
+        if start_token is not None:
+            inputs[0] = start_token
+        clear(session)
+        for at in range(0, len(targets), session.batch_tokens):
+            here = slice(at, at + session.batch_tokens)
+            yield feed(session, inputs[here], at, every=True), targets[here]
+            progress(min(start - 1 + here.stop, len(tokens) - 1), len(tokens) - 1, "scoring")

@@ -1,0 +1,165 @@
+"""The worker's side of the conversation: one JSON request on stdin, JSON lines on a private copy of stdout.
+
+    request   {"op": NAME, "limits": {"address_bytes": N | null}, ...}             one line
+    answer    {"type": "progress", "done": 3, "total": 10, "text": "..."}          any number
+              {"type": "metric", "name": "...", "value": ...}                      any number
+              {"type": "result", "result": {..., "peak_rss_bytes": N}}             one of these two, last
+              {"type": "error", "code": "kebab-case", "message": "One sentence."}
+
+Descriptors 1 and 2, where native code prints, go to the log that the parent gave as stderr; descriptor 0 becomes
+/dev/null. A thread watches the private stdin: when it closes, the parent is gone, and the worker and what it started
+end at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Request = Mapping[str, Any]
+Operation = Callable[[Request], dict[str, Any]]
+
+MAX_REQUEST_BYTES = 16 * 1024**2
+PROGRESS_SECONDS = 0.1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_channel = -1
+_last_progress = -math.inf
+
+
+class WorkerError(Exception):
+    """What the parent shall say: a stable kebab-case `code` and one sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
+    """Read the request, run its operation, write the answer, and leave without running exit handlers.
+
+    `load_operations` imports the framework; it is called after the limits are set. Never returns.
+    """
+    global _channel
+    requests, _channel = _take_pipes()
+    _die_with_parent()
+    try:
+        request = _read_request(requests)
+        threading.Thread(target=_watch_parent, args=(requests,), daemon=True).start()
+        _limit_address_space(request)
+        try:
+            operations = load_operations()
+        except ImportError as error:
+            raise WorkerError("toolchain-missing", f"The framework does not import: {error}.") from error
+        operation = operations.get(str(request.get("op")))
+        if operation is None:
+            raise WorkerError("worker-error", f"There is no operation {request.get('op')!r}.")
+        result = operation(request)
+        _send({"type": "result", "result": {**result, "peak_rss_bytes": peak_rss_bytes()}})
+        status = 0
+    except WorkerError as error:
+        traceback.print_exc()
+        status = _fail(error.code, error.message)
+    except MemoryError:
+        traceback.print_exc()
+        status = _fail("worker-memory", "The worker ran out of the memory that it was allowed.")
+    except BaseException as error:
+        traceback.print_exc()
+        status = _fail("worker-error", f"{type(error).__name__}: {error}")
+    sys.stderr.flush()
+    os._exit(status)  # native teardown after a finished answer can only do harm
+
+
+def progress(done: float, total: float, text: str) -> None:
+    """Tell how far the operation is, at most every PROGRESS_SECONDS and at the end."""
+    global _last_progress
+    now = time.monotonic()
+    if done >= total or now - _last_progress >= PROGRESS_SECONDS:
+        _last_progress = now
+        _send({"type": "progress", "done": done, "total": total, "text": text})
+
+
+def metric(name: str, value: Any) -> None:
+    _send({"type": "metric", "name": name, "value": value})
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident memory of this process so far, in bytes."""
+    with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/self/status", encoding="ascii") as status:
+        return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) * 1024
+    if sys.platform == "win32":
+        return 0  # the parent samples
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def _send(event: Mapping[str, Any]) -> None:
+    view = memoryview(json.dumps(event, allow_nan=False).encode() + b"\n")
+    while view:
+        view = view[os.write(_channel, view) :]
+
+
+def _fail(code: str, message: str) -> int:
+    _send({"type": "error", "code": code, "message": " ".join(message.split())[:600]})
+    return 1
+
+
+def _take_pipes() -> tuple[int, int]:
+    requests, channel = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    return requests, channel
+
+
+def _read_request(requests: int) -> dict[str, Any]:
+    data = b""
+    while not data.endswith(b"\n") and len(data) <= MAX_REQUEST_BYTES and (chunk := os.read(requests, 1 << 16)):
+        data += chunk
+    try:
+        request = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise WorkerError("worker-error", "The request is not JSON.") from error
+    if not isinstance(request, dict):
+        raise WorkerError("worker-error", "The request is not an object.")
+    return request
+
+
+def _watch_parent(requests: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(requests, 4096):
+            pass
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """On Linux also ask the kernel, for native code that holds the interpreter's lock."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _limit_address_space(request: Request) -> None:
+    limits = request.get("limits")
+    size = limits.get("address_bytes") if isinstance(limits, dict) else None
+    if size and sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses; the parent watches resident memory anyway
+            resource.setrlimit(resource.RLIMIT_AS, (int(size), hard))
