@@ -1,4 +1,4 @@
-"""The run folder (DESIGN sections 1 and 6): where everything of a run lies, and how files get there whole or not at all.
+"""The run folder (DESIGN sections 1 and 6): where everything of a run lies, how files get there whole or not at all.
 
     RUN/plan.json                final once written        RUN/work/       inputs, reference, one folder per rung
     RUN/steps/NN-name/           status, log, metrics      RUN/artifact/   what the run makes
