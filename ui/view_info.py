@@ -1,0 +1,109 @@
+"""A machine, the knowledge base and the installation's health, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ui.terminal import bullets, command, console, figure, gib, heading, pairs, safe, table
+
+Document = dict[str, Any]
+
+CHECK_MARKS = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+
+
+def show_profile(profile: Document, saved: str | None = None) -> None:
+    screen = console()
+    cpu, system = profile["cpu"], profile["os"]
+    cores = ", ".join(
+        f"{cpu[key]:g} {word}"
+        for key, word in (("physical_cores", "cores"), ("logical_cores", "threads"), ("usable_cores", "usable"))
+        if cpu[key] is not None
+    )
+    where = [
+        word
+        for key, word in (("container", "in a container"), ("wsl", "in WSL"), ("rosetta", "under Rosetta"))
+        if system[key]
+    ]
+    name = system["name"] or system["family"] or "unknown"
+    heading(screen, safe(profile["device"] or profile["chip"] or "This machine"))
+    pairs(
+        screen,
+        [
+            ("system", safe(" ".join(filter(None, [name, system["version"], *where])))),
+            ("CPU", safe(f"{cpu['model'] or cpu['vendor']} ({cpu['arch']}{', ' + cores if cores else ''})")),
+            ("", safe(" ".join(cpu["instruction_sets"]))),
+            *(("memory", _pool(pool)) for pool in profile["memory"]),
+            *(("GPU", _accelerator(gpu)) for gpu in profile["gpus"]),
+            *(("NPU", f"{_accelerator(npu)}, {npu['state']}") for npu in profile["npus"]),
+            ("disk", f"{gib(profile['disk']['free_bytes'])} free" if profile["disk"]["free_bytes"] is not None else ""),
+            *(
+                ("framework", safe(" ".join([tool["framework"], tool["version"], f"({tool['kind']})"])))
+                for tool in profile["toolchains"]
+            ),
+        ],
+    )
+    if profile["notes"]:
+        heading(screen, "Notes")
+        bullets(screen, map(safe, profile["notes"]))
+    doubtful = [path for path, origin in profile["provenance"].items() if origin["confidence"] == "low"]
+    if doubtful:
+        screen.print(f"\nOf low confidence: {safe(', '.join(doubtful))}")
+    if saved is not None:
+        screen.print("\nSaved. To plan for this machine anywhere:")
+        command(screen, f"advisor plan --profile {saved}")
+
+
+def _pool(pool: Document) -> str:
+    words = [f"{gib(pool['total_bytes'])} {safe(pool['kind'])}"]
+    if pool["limit_bytes"] is not None:
+        words.append(f"limited to {gib(pool['limit_bytes'])}")
+    if pool["available_bytes"] is not None:
+        words.append(f"{gib(pool['available_bytes'])} available")
+    if pool["measured_bandwidth_gbs"] is not None:
+        words.append(f"{figure(pool['measured_bandwidth_gbs'])} GB/s measured")
+    elif pool["bandwidth_gbs"] is not None:
+        words.append(f"{figure(pool['bandwidth_gbs'])} GB/s by its data sheet")
+    return ", ".join(words)
+
+
+def _accelerator(part: Document) -> str:
+    return safe(" ".join(filter(None, [part["name"] or part["vendor"], part["generation"]])))
+
+
+def show_checks(checks: list[Document]) -> None:
+    screen = console()
+    rows = ((CHECK_MARKS[check["status"]], safe(check["id"]), safe(check["text"])) for check in checks)
+    screen.print(table(("", "check", "found"), rows))
+    hints = [
+        f"{safe(check['id'])}: {safe(check['hint'])}" for check in checks if check["status"] != "ok" and check["hint"]
+    ]
+    if hints:
+        heading(screen, "What to do")
+        bullets(screen, hints)
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Document]) -> None:
+    """Rows of the knowledge base; columns without a value in any row are left out."""
+    screen = console()
+    kept = [name for name in columns if any(row.get(name) not in (None, "", (), []) for row in rows)]
+    cells = ([_cell(row.get(name)) for name in kept] for row in rows)
+    screen.print(table([name.replace("_", " ") for name in kept], cells))
+
+
+def show_record(record: Document) -> None:
+    """One row in full."""
+    screen = console()
+    pairs(screen, [(safe(name).replace("_", " "), _cell(value)) for name, value in record.items()])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return figure(value)
+    if isinstance(value, (list, tuple)):
+        return safe(", ".join(map(str, value)))
+    return safe(f"{value:,}" if isinstance(value, int) else value)
