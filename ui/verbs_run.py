@@ -1,0 +1,151 @@
+"""quickstart, run, checklist, check and history: do what a plan says, prove it, keep what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knowledge.base import (
+    EXIT_GATE_FAILED,
+    EXIT_OK,
+    EXIT_STEP_FAILED,
+    AdvisorError,
+    advisor_home,
+)
+from ui.command import Answer, Parser
+
+if TYPE_CHECKING:
+    from advisor.plan import Plan
+
+EXIT_OF_RUN = {
+    "passed": EXIT_OK,
+    "failed": EXIT_GATE_FAILED,
+    "inconclusive": EXIT_GATE_FAILED,
+    "error": EXIT_STEP_FAILED,
+}
+
+
+def quickstart_options(parser: Parser) -> None:
+    parser.value("--workdir", "DIR", "the run's folder (default: quickstart in the user's data folder)")
+
+
+def quickstart(arguments: argparse.Namespace) -> Answer:
+    """The embedded model with llama.cpp on the CPU: what `make quickstart` installed, on any machine."""
+    run_dir = _folder(arguments.workdir, advisor_home() / "runs" / "quickstart", "--workdir")
+    if (run_dir / "plan.json").is_file():
+        from advisor.plan import load_plan
+
+        return _run(load_plan(run_dir / "plan.json"), run_dir, escalate=True)
+    from advisor.constraints import Constraints
+    from advisor.plan import Plan
+    from ui.verbs_plan import make_plan
+
+    document = make_plan(Constraints(model="embedded", framework="llama.cpp", target="cpu"))
+    return _run(Plan.model_validate(document), run_dir, escalate=True)
+
+
+def run_options(parser: Parser) -> None:
+    parser.add_argument("plan", metavar="PLAN.json|RUN_DIR", help="a plan, or the folder of a run to go on with")
+    parser.value("--workdir", "DIR", "the run's folder (default: a new one in the user's data folder)")
+    parser.flag("--escalate", "when a required gate does not pass, try the next rung of the plan's ladder")
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    from advisor.plan import load_plan
+
+    source = Path(arguments.plan)
+    if source.is_dir():
+        if arguments.workdir is not None:
+            hint = "leave out --workdir, or name the run's plan.json to start a new run"
+            raise AdvisorError("bad-option", f"{source} is a run already and keeps its folder.", hint)
+        if not (source / "plan.json").is_file():
+            hint = "name a plan file or the folder of an advisor run"
+            raise AdvisorError("not-a-run", f"{source} holds no run: it has no plan.json.", hint)
+        return _run(load_plan(source / "plan.json"), source, escalate=arguments.escalate)
+    plan = load_plan(source)
+    return _run(plan, _folder(arguments.workdir, _new_folder(plan), "--workdir"), escalate=arguments.escalate)
+
+
+def _run(plan: Plan, run_dir: Path, *, escalate: bool) -> Answer:
+    from executors.runner import run_plan
+    from probes import probe_machine
+    from ui.progress import shown_progress
+
+    with shown_progress() as listener:
+        report = run_plan(plan, run_dir, machine=probe_machine(bench=False), escalate=escalate, on_event=listener)
+    document = {**report, "run_dir": str(run_dir.resolve())}
+
+    def show() -> None:
+        from ui.view_run import show_report
+
+        show_report(document)
+
+    return Answer(document, show, EXIT_OF_RUN[report["status"]])
+
+
+def _folder(named: str | None, default: Path, option: str) -> Path:
+    if named is None:
+        return default
+    if not named.strip() or "\0" in named:
+        raise AdvisorError("bad-option", f"{option} is empty.", f"give {option} a folder, or leave it out")
+    return Path(named)
+
+
+def _new_folder(plan: Plan) -> Path:
+    """A folder name that tells when and what, such as `20261123-101500-qwen2.5-0.5b-instruct`."""
+    model = plan.plan.model if plan.plan else "plan"
+    slug = re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-.")[:60]
+    base = advisor_home() / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}"
+    return next(
+        path for path in (base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 1000))) if not path.exists()
+    )
+
+
+def checklist_options(parser: Parser) -> None:
+    parser.add_argument("plan", metavar="PLAN.json|RUN_DIR", help="a plan, or the folder of a run")
+    parser.value("--format", "md|json", "Markdown or JSON instead of the table", dest="format", choices=None)
+
+
+def history_options(parser: Parser) -> None:
+    parser.add_argument("action", nargs="?", default="list", metavar="list|export|forget", help="default: list")
+    parser.flag("--all", "every machine in the history, not this one alone")
+    parser.value("--run", "RUN_ID", "with forget: only the figures of this run", dest="run_id")
+
+
+def history(arguments: argparse.Namespace) -> Answer:
+    from dataclasses import asdict
+
+    from executors.history import export, forget, list_history
+
+    if arguments.action not in ("list", "export", "forget"):
+        hint = "write `advisor history`, `advisor history export` or `advisor history forget`"
+        raise AdvisorError("bad-option", f"advisor history cannot {arguments.action!r}.", hint)
+    if arguments.run_id is not None and arguments.action != "forget":
+        raise AdvisorError("bad-option", "--run goes with `advisor history forget`.", "leave out --run")
+    fingerprint = None if arguments.all or arguments.run_id is not None else _this_machine()
+    if arguments.action == "forget":
+        count = forget(fingerprint=fingerprint, run_id=arguments.run_id)
+        return Answer(
+            {"schema": "advisor.history/1", "forgotten": count}, lambda: print(f"Forgot {count} measured figures.")
+        )
+    rows = [asdict(row) for row in list_history(fingerprint)]
+    document = {"schema": "advisor.history/1", "fingerprint": fingerprint, "rows": rows}
+
+    def show() -> None:
+        if arguments.action == "export":
+            print(export(fingerprint), end="")
+        else:
+            from ui.view_run import show_history
+
+            show_history(rows)
+
+    return Answer(document, show)
+
+
+def _this_machine() -> str:
+    from probes import probe_machine
+
+    return probe_machine(bench=False).fingerprint
