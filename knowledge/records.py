@@ -77,7 +77,8 @@ class ModelSpec:
 
     `params` and `active_params` are counts (not billions). `context` is the smaller of config and card. Zero or empty
     means unknown. `source_precision` is what the weights were published or found in: `bf16`, `f16`, or a quantized
-    type for a local file. `tensors` is filled when the model was read from a file, else shapes follow from the fields.
+    type for a local file. `tensors` is filled when the model was read from a file, else shapes follow from the fields. `dimensions`
+    names further lengths that the shapes of an architecture need (data/architectures.toml).
     """
 
     name: str
@@ -114,6 +115,10 @@ class ModelSpec:
     path: str = ""
     notes: str = ""
     aliases: tuple[str, ...] = ()
+    dimensions: tuple[tuple[str, int], ...] = ()
+
+    def __hash__(self) -> int:  # of a few fields: sizes are cached by model, and a file has hundreds of tensors
+        return hash((self.name, self.path, self.params, self.header_bytes, len(self.tensors)))
 
     @property
     def params_b(self) -> float:
@@ -153,7 +158,11 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A chip, or a board's chip, as in data/chips.csv. Bandwidth in 10^9 B/s, throughput dense, empty is None."""
+    """A chip, or a board's chip, as in data/chips.csv. Bandwidth in 10^9 B/s, throughput dense, empty is None.
+
+    The throughput columns describe the engine of `kind`: for `igpu`, `apple` and `mobile` the GPU of the SoC, whose
+    CPU `cores` and `isa` describe. `bandwidth_min_gbs` and `bandwidth_max_gbs` are set where the board decides.
+    """
 
     name: str
     vendor: str
@@ -174,6 +183,42 @@ class Chip:
     aliases: tuple[str, ...] = ()
     note: str = ""
     fp16_acc16_tflops: float | None = None
+    fp32_tflops: float | None = None
+    bandwidth_min_gbs: float | None = None
+    bandwidth_max_gbs: float | None = None
+    memory_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A board, laptop, phone or server by its product name. `chips` are names of data/chips.csv, the base part first."""
+
+    name: str
+    aliases: tuple[str, ...]
+    chips: tuple[str, ...]
+    memory_gib: tuple[float, ...]
+    os: Literal["linux", "windows", "macos", "android", "ios"] | None
+    confidence: Confidence
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChipFamily:
+    """What is known of a chip that has no row, by its name: the vendor, the NPU and GPU generations, the CPU's words.
+
+    `pattern` is a regular expression over the normalized name (knowledge.match.normalize). `bandwidth_gbs` is the
+    lowest common fit of the family.
+    """
+
+    pattern: str
+    family: str
+    vendor: str
+    kind: Literal["gpu", "igpu", "apple", "cpu", "sbc", "mobile"]
+    generation: str
+    isa: tuple[str, ...]
+    bandwidth_gbs: float | None
+    confidence: Confidence
+    source: str
 
 
 def precision_class(nominal_bits: int) -> PrecisionClass:

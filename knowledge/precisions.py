@@ -1,0 +1,173 @@
+"""Precisions of the four frameworks by their canonical names: `data/precisions.csv`, and the names made of them.
+
+Besides the table's own names there are OpenVINO ratios (`int4-asym-g64-r0.8`: that share of the weights in 4 bits, the
+rest in 8) and mixes (`Q8_0+ffn_gate=Q5_0`: the base, then what differs by a part of the tensors' names).
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from knowledge.base import AdvisorError, printable
+from knowledge.ggml import ggml_types
+from knowledge.records import Precision, precision_class
+
+_DATA = Path(__file__).parent / "data"
+_RATIO = re.compile(r"(?P<base>.+?)[-_ ]*r(?P<ratio>0?\.\d{1,3}|[01]|1\.0+)")
+_OVERRIDE = re.compile(r"[a-z0-9_.]{1,48}")
+_LIMIT = 120
+
+
+@lru_cache(maxsize=1)
+def load_precisions() -> tuple[Precision, ...]:
+    """Every precision of the table, in its order: by framework, highest first."""
+    with (_DATA / "precisions.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(_precision(row) for row in csv.DictReader(file))
+
+
+def default_precision(framework: str) -> Precision:
+    """The recipe that a framework's users start from."""
+    return next(p for p in load_precisions() if p.framework == framework and p.default)
+
+
+def resolve_precision(text: str, framework: str | None = None) -> list[Precision]:
+    """The precisions that `text` names, at most one per framework; with `framework`, only that one's.
+
+    Accepts any case and separators, the frameworks' own spellings, families (`int4`, `8bit`), ratios and mixes.
+    Raises AdvisorError `unknown-precision` with the nearest names.
+    """
+    if len(text) <= _LIMIT:
+        for resolve in (_mix, _plain, _with_ratio):
+            found = [p for p in resolve(text.strip()) if framework in (None, p.framework)]
+            if found:
+                return found
+    raise AdvisorError("unknown-precision", _unknown(text, framework), f"did you mean {_nearest(text, framework)}?")
+
+
+def overrides_of(precision: Precision) -> tuple[tuple[str, str], ...]:
+    """What differs in a mix: (pattern, precision name) pairs, in the order in which they apply."""
+    pairs = precision.settings.get("tensor_types", ())
+    return tuple((str(pattern), str(kind)) for pattern, kind in pairs)  # type: ignore[attr-defined]
+
+
+def ratio_of(precision: Precision) -> float:
+    """The share of the weights (embedding and head apart) that gets the low precision."""
+    ratio = precision.settings.get("ratio", 1.0)
+    return float(ratio) if isinstance(ratio, int | float | str) else 1.0
+
+
+def _plain(text: str) -> list[Precision]:
+    return _index().get(_normal(text), [])
+
+
+def _with_ratio(text: str) -> list[Precision]:
+    match = _RATIO.fullmatch(text)
+    if not match:
+        return []
+    ratio = float(match["ratio"])
+    bases = [p for p in _plain(match["base"]) if p.framework == "openvino" and p.nominal_bits == 4]
+    if not bases or not 0 < ratio <= 1:
+        return []
+    base = bases[0]
+    if ratio == 1:
+        return [base]
+    bits = round(ratio * base.bits + (1 - ratio) * 8, 4)
+    settings = {**base.settings, "ratio": ratio}
+    return [replace(base, name=f"{base.name}-r{ratio:g}", bits=bits, settings=settings, default=False, aliases=())]
+
+
+def _mix(text: str) -> list[Precision]:
+    base_text, *parts = text.split("+")
+    if not parts:
+        return []
+    mixes = []
+    for base in _plain(base_text):
+        pairs = [_override(part, base.framework) for part in parts]
+        if base.framework not in ("llama.cpp", "openvino") or None in pairs:
+            continue
+        known = [pair for pair in pairs if pair is not None]
+        name = "+".join([base.name, *(f"{pattern}={kind}" for pattern, kind in known)])
+        settings = {**base.settings, "tensor_types": [list(pair) for pair in known]}
+        mixes.append(replace(base, name=name, settings=settings, method="mix", default=False, aliases=()))
+    return mixes
+
+
+def _override(part: str, framework: str) -> tuple[str, str] | None:
+    pattern, _, kind = part.partition("=")
+    pattern = pattern.strip()
+    if not _OVERRIDE.fullmatch(pattern):
+        return None
+    if framework == "llama.cpp":
+        name = kind.strip().upper()
+        return (pattern, name) if name in ggml_types() else None
+    found = [p.name for p in (*_plain(kind), *_with_ratio(kind)) if p.framework == framework]
+    return (pattern, found[0]) if found else None
+
+
+def _normal(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "", text.lower())
+
+
+@lru_cache(maxsize=1)
+def _index() -> dict[str, list[Precision]]:
+    """Precisions by normalized name; an own name comes before another row's alias within a framework."""
+    index: dict[str, list[Precision]] = {}
+    for names in (lambda p: (p.name,), lambda p: p.aliases):
+        for precision in load_precisions():
+            for name in names(precision):
+                rows = index.setdefault(_normal(name), [])
+                if all(row.framework != precision.framework for row in rows):
+                    rows.append(precision)
+    return index
+
+
+def _unknown(text: str, framework: str | None) -> str:
+    shown = printable(text, 60)
+    others = {p.framework for resolve in (_plain, _with_ratio) for p in resolve(text[:_LIMIT])}
+    if framework and others:
+        return f"{framework} has no precision {shown!r}: it is one of {', '.join(sorted(others))}."
+    return f"There is no precision {shown!r}" + (f" for {framework}." if framework else ".")
+
+
+def _nearest(text: str, framework: str | None, count: int = 3) -> str:
+    key = _normal(text[:_LIMIT])
+    names = [p.name for p in load_precisions() if framework in (None, p.framework)]
+    names = list(dict.fromkeys(names))
+    names.sort(key=lambda name: -difflib.SequenceMatcher(None, key, _normal(name), autojunk=False).ratio())
+    return ", ".join(names[:count])
+
+
+def _precision(row: dict[str, str]) -> Precision:
+    nominal_bits = int(row["nominal_bits"])
+    return Precision(
+        framework=row["framework"],
+        name=row["name"],
+        nominal_bits=nominal_bits,
+        bits=float(row["bits"]),
+        precision_class=precision_class(nominal_bits),
+        scheme=row["scheme"],
+        group_size=int(row["group_size"]),
+        symmetric=row["symmetric"] == "yes",
+        method=row["method"],
+        needs_imatrix=row["needs_imatrix"] == "yes",
+        native_only=row["native_only"] == "yes",
+        default=row["default"] == "yes",
+        aliases=tuple(row["aliases"].split()),
+        settings={key: _value(value) for key, value in (pair.split("=", 1) for pair in row["settings"].split())},
+        note=row["note"],
+        source=row["source"],
+    )
+
+
+def _value(text: str) -> object:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
