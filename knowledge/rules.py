@@ -317,7 +317,7 @@ def _points(group: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterable[dict[s
         if fact.type == "values":
             axis += fact.values
         elif fact.type == "number" or name in pairs:
-            numbers = sorted({v for v in values if isinstance(v, int | float)} | ({1.0} if name in pairs else set()))
+            numbers = sorted({v for v in values if isinstance(v, int | float)} or {1.0})
             axis += [x for v in numbers for x in (v - 1e-6 * max(1.0, abs(v)), v, v + 1e-6 * max(1.0, abs(v)))]
         else:
             axis += [*sorted(values, key=str), "\N{BULLET}other"]

@@ -1,0 +1,185 @@
+"""From a machine and models to the options worth judging: engine x backend x model x precision, as facts for the rules.
+
+Facts are flat dictionaries over the names of knowledge/rules/facts.toml. What belongs to a backend alone is computed
+once per backend, so that a backend that cannot run is rejected once and not per model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from advisor.constraints import Constraints
+from advisor.engines import Engine
+from knowledge.base import AdvisorError
+from knowledge.matrix import Backend, Limit, architecture_served, load_backends, load_limits
+from knowledge.precisions import resolve_precision
+from knowledge.records import ModelSpec, Precision
+from knowledge.weights import undivided_tensor, weights
+from probes.profile import HardwareProfile
+
+DEFAULT_CONTEXT = 4096
+_NO_LIMIT = Limit(None, None, None, frozenset({"f16", "q8_0", "q4_0"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to run one model. `facts` are the static facts; later stages add to a copy."""
+
+    engine: Engine
+    backend: Backend
+    spec: ModelSpec
+    precision: Precision
+    context: int
+    facts: dict[str, Any]
+
+
+def plan_facts(request: Constraints, profile: HardwareProfile) -> dict[str, Any]:
+    """The facts of the plan stage: the request and the machine."""
+    npu = profile.npus[0] if profile.npus else None
+    return {
+        "target": request.target,
+        "origin": profile.origin,
+        "os": profile.os.family,
+        "npu_present": bool(npu),
+        "npu_vendor": npu.vendor if npu else None,
+        "npu_generation": (npu.generation or None) if npu else None,
+        "npu_state": npu.state if npu else None,
+        "gpu_present": bool(profile.gpus),
+        "memory_known": profile.main_memory is not None or bool(profile.memory),
+        "use_case": request.use_case,
+        "priority": request.priority,
+        "power": request.power or profile.os.power,
+        "enterprise": request.enterprise,
+        "cross_platform": request.cross_platform,
+        "commercial": request.commercial,
+        "offline": request.offline,
+        "model_given": request.model is not None,
+        "asked_framework": request.framework,
+        "asked_precision": request.precision,
+        "asked_context": request.context,
+        "kv_cache": request.kv_cache,
+        "max_disk_bytes": request.max_disk_bytes,
+        "min_decode_tps": request.min_decode_tps,
+        "max_ttft_ms": request.max_ttft_ms,
+        "retention_needed": None if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100,
+    }
+
+
+def backends_for(engine: Engine) -> Iterator[Backend]:
+    """The rows of the matrix that speak about this engine: its kind and vendor."""
+    for row in load_backends():
+        if row.engine == engine.kind and row.serves_vendor(engine.vendor):
+            yield row
+
+
+def backend_facts(base: dict[str, Any], engine: Engine, row: Backend, profile: HardwareProfile) -> dict[str, Any]:
+    """Plan facts plus what a backend and an engine say without a model."""
+    arch = profile.cpu.arch
+    x86 = arch == "x86_64" and bool(profile.cpu.instruction_sets)
+    isa = profile.cpu.instruction_sets
+    facts = base | {
+        "framework": row.framework,
+        "backend": row.backend,
+        "engine": engine.kind,
+        "engine_vendor": engine.vendor,
+        "engine_name": engine.name,
+        "engine_generation": engine.generation or None,
+        "support": row.support,
+        "support_text": row.text.replace("{engine_vendor}", engine.vendor),
+        "os_served": base["os"] is None or "any" in row.os or base["os"] in row.os,
+        "backend_os": ", ".join(sorted(row.os)),
+        "arch_served": arch in ("unknown", "other") or "any" in row.arch or arch in row.arch,
+        "generation_served": row.serves_generation(engine.generation),
+        "cpu_has_avx2": "avx2" in isa if x86 else None,
+        "cpu_has_sse42": "sse4_2" in isa or "avx" in isa if x86 else None,
+    }
+    if row.support == "unsupported" and not facts["generation_served"]:
+        facts["support"] = None
+    return facts
+
+
+def context_for(spec: ModelSpec, limit: Limit, asked: int | None) -> int:
+    """The context to plan for: as asked, else 4096 or less where the model or the backend has less."""
+    if asked is not None:
+        return asked
+    return min(c for c in (DEFAULT_CONTEXT, spec.context or DEFAULT_CONTEXT, limit.default_context or DEFAULT_CONTEXT) if c)
+
+
+def precisions_for(row: Backend, asked: str | None) -> tuple[Precision, ...]:
+    """The precisions to try on a backend: the asked one if the framework has it, else the backend's shortlist."""
+    if asked is None:
+        return tuple(p for name in row.precisions if (p := _precision(name, row.framework)))
+    wanted = _precision(asked, row.framework)
+    if wanted is None:
+        return ()
+    exact = wanted.name.lower() == asked.strip().lower()
+    if not exact and row.engine != "cpu":  # a family such as int4: the backend's own recipe of it
+        same = [p for p in precisions_for(row, None) if p.nominal_bits == wanted.nominal_bits]
+        if same:
+            return tuple(same[:1])
+    return (wanted,)
+
+
+@lru_cache(maxsize=512)
+def _precision(name: str, framework: str) -> Precision | None:
+    try:
+        found = resolve_precision(name, framework)
+    except AdvisorError:
+        return None
+    return found[0] if found else None
+
+
+def options_for(
+    facts: dict[str, Any], engine: Engine, row: Backend, spec: ModelSpec, request: Constraints, embedded: bool
+) -> Iterator[Option]:
+    """Every precision of `spec` on a backend, with the static facts filled."""
+    limit = load_limits().get((row.framework, row.backend), _NO_LIMIT)
+    context = context_for(spec, limit, request.context)
+    source_bits = _source_bits(spec)
+    served = architecture_served(spec.architecture, row.framework, row.backend)
+    uses = request.use_case in spec.use_cases or (request.use_case in ("chat", "rag", "agent") and "chat" in spec.use_cases)
+    for precision in precisions_for(row, request.precision):
+        sizes = weights(spec, precision)
+        nominal = sizes.nominal_bits
+        yield Option(
+            engine, row, spec, precision, context,
+            facts | {
+                "model": spec.name,
+                "params_b": spec.params_b,
+                "architecture": spec.architecture,
+                "architecture_served": served,
+                "serves_use_case": uses or request.model is not None,
+                "licence": spec.licence or None,
+                "commercial_use": spec.commercial_use,
+                "model_context": spec.context or None,
+                "max_context": limit.max_context,
+                "max_params_b": limit.max_params_b,
+                "kv_served": None if request.kv_cache is None else request.kv_cache in limit.kv_types,
+                "precision": precision.name,
+                "precision_class": precision.precision_class,
+                "nominal_bits": nominal,
+                "is_mix": "+" in precision.name,
+                "symmetric": precision.symmetric,
+                "undivided_tensor": undivided_tensor(spec, precision),
+                "needs_imatrix": precision.needs_imatrix,
+                "native_only": precision.native_only,
+                "source_precision": spec.source_precision,
+                "source_quantized": source_bits < 16,
+                "upscales": nominal > source_bits,
+                "same_as_source": precision.name.upper() == spec.source_precision.upper(),
+                "embedded": embedded,
+                "memory_ratio": sizes.ratio,
+            },
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def _source_bits(spec: ModelSpec) -> int:
+    name = spec.source_precision.upper()
+    if name in ("F16", "BF16", "F32", "FLOAT16", "BFLOAT16", "FLOAT32", ""):
+        return 16
+    precision = _precision(name, "llama.cpp")
+    return precision.nominal_bits if precision else 16

@@ -1,0 +1,56 @@
+"""The deployment checklist of a plan: the course's items (data/checklist.toml) made concrete for what was chosen.
+
+Automatic items name a check that `advisor check RUN_DIR` runs again (executors.check); they are generated only where
+advisor itself makes the artifact. Everything else is a manual item with why and how.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from typing import Any
+
+from advisor.constraints import Constraints
+from advisor.evaluate import Judged
+from knowledge.matrix import DATA, load_frameworks
+
+
+@cache
+def _items() -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = tomllib.loads((DATA / "checklist.toml").read_text(encoding="utf-8"))["item"]
+    return items
+
+
+def checklist(best: Judged, request: Constraints, executable: bool) -> list[dict[str, Any]]:
+    """All items in the order of their phases."""
+    option = best.option
+    framework = next(f for f in load_frameworks() if f.name == option.backend.framework)
+    words = {
+        "model": option.spec.name,
+        "framework": framework.name,
+        "backend": option.backend.backend,
+        "precision": option.precision.name,
+        "artifact": framework.artifact,
+        "os": request.os or "the system",
+        "device": request.device or request.chip or option.engine.name,
+    }
+    return [_item(row, words, executable) for row in _items()]
+
+
+def _item(row: dict[str, Any], words: dict[str, str], executable: bool) -> dict[str, Any]:
+    check = row.get("check") if executable or not row.get("when_executed") else None
+    return {
+        "id": row["id"],
+        "phase": row["phase"],
+        "text": _fill(row["text"], words),
+        "why": _fill(row["why"], words),
+        "how": _fill(row["how"], words),
+        "kind": "automatic" if check else "manual",
+        "check": check,
+        "command": "advisor check RUN_DIR" if check else "",
+    }
+
+
+def _fill(text: str, words: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda m: words[m[1]], text)

@@ -1,0 +1,60 @@
+"""What can compute in a machine: its CPU, its GPUs and its NPUs as uniform records, derived from a HardwareProfile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probes.profile import HardwareProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One thing that computes. `pool` is the memory pool it computes from; rates in 10^9 B/s, TFLOPS, TOPS.
+
+    `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet.
+    """
+
+    kind: str
+    vendor: str
+    name: str
+    generation: str
+    pool: str
+    bandwidth_gbs: float | None
+    fp16_tflops: float | None
+    int8_tops: float | None
+    measured: bool = False
+    integrated: bool = True
+
+
+def engines_of(profile: HardwareProfile) -> list[Engine]:
+    """The CPU (always one, known or not), every GPU, every NPU, in that order."""
+    main = profile.main_memory
+    pool = main.id if main else "ram"
+    sheet = main.bandwidth_gbs if main else None
+    measured = main.measured_bandwidth_gbs if main else None
+    cpu = profile.cpu
+    engines = [
+        Engine("cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None, bool(measured))
+    ]
+    for gpu in profile.gpus:
+        memory = profile.pool(gpu.pool)
+        bandwidth = gpu.bandwidth_gbs or (memory.bandwidth_gbs if memory else None)
+        engines.append(
+            Engine(
+                "gpu", gpu.vendor, gpu.name or f"{gpu.vendor} GPU", gpu.generation, gpu.pool, bandwidth, gpu.fp16_tflops,
+                gpu.int8_tops, integrated=gpu.kind == "integrated",
+            )  # fmt: skip
+        )
+    for npu in profile.npus:
+        engines.append(
+            Engine("npu", npu.vendor, npu.name or f"{npu.vendor} NPU", npu.generation, pool, sheet or measured, None, npu.tops)
+        )
+    return engines
+
+
+def default_threads(profile: HardwareProfile) -> int:
+    """Worker threads: one core is left to the rest of the machine (contended cores make spinning threads crawl)."""
+    cores = profile.cpu.performance_cores or profile.cpu.physical_cores or profile.cpu.logical_cores or 2
+    if profile.cpu.usable_cores:
+        cores = min(cores, int(profile.cpu.usable_cores))
+    return max(1, cores - 1)

@@ -1,0 +1,57 @@
+"""The gates of a plan: the course's three, defined so that they can be met and not gamed, plus what the user asked for.
+
+Limits by precision class: facts of data/validation_limits.toml (published KL divergences and token agreements).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from typing import Any
+
+from advisor.constraints import Constraints
+from advisor.evaluate import Judged
+from knowledge.matrix import DATA
+
+QUALITY_RETENTION = 0.95
+MEMORY_RATIO = 0.5
+DECODE_RATIO = 2.0
+
+
+@cache
+def _limits() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = tomllib.loads((DATA / "validation_limits.toml").read_text(encoding="utf-8"))["limit"]
+    return rows
+
+
+def limits_for(nominal_bits: int) -> dict[str, Any]:
+    """The row of the limits whose range of nominal bits holds `nominal_bits`."""
+    return next(row for row in _limits() if row["bits_from"] <= nominal_bits <= row["bits_to"])
+
+
+def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
+    """Required: integrity, smoke, quality, memory, and what the user asked for. Advisory: the rest."""
+    assert best.need
+    limits = limits_for(best.option.facts["nominal_bits"])
+    retention = QUALITY_RETENTION if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100
+    gates = [
+        _gate("integrity", "integrity", "==", 1, "required", "the file holds what was planned"),
+        _gate("smoke", "smoke", "==", 1, "required", "it loads and answers"),
+        _gate("quality", "quality_retention", ">=", retention, "required", "perplexity of the reference over its own, same tokens"),
+        _gate("memory", "memory_ratio", "<=", MEMORY_RATIO, "required", "tensor bytes over 2 bytes per parameter"),
+        _gate("decode", "decode_ratio", ">=", DECODE_RATIO, "advisory", "decode speed over the reference's, in pairs"),
+        _gate("peak-memory", "peak_rss_bytes", "<=", float(best.need.total_bytes), "advisory", "resident memory within the plan", "plan"),
+        _gate("kl-divergence", "kl_divergence", "<=", limits["kl_divergence"], "advisory", f"mean, limit for {limits['name']}"),
+        _gate("same-top1", "same_top1", ">=", limits["same_top1"], "advisory", f"limit for {limits['name']}"),
+    ]
+    if request.min_decode_tps is not None:
+        gates.append(_gate("decode-speed", "decode_tps", ">=", request.min_decode_tps, "required", "asked for", "request"))
+    if request.max_ttft_ms is not None:
+        gates.append(_gate("first-token", "ttft_ms", "<=", request.max_ttft_ms, "required", "asked for", "request"))
+    return gates
+
+
+def _gate(
+    gate: str, metric: str, op: str, value: float, level: str, text: str, against: str = "16-bit reference"
+) -> dict[str, Any]:
+    return {"id": gate, "metric": metric, "op": op, "value": value, "against": against, "level": level, "text": text}

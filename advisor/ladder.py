@@ -1,0 +1,51 @@
+"""What to try next when a required gate fails: the other precisions of the same model on the same backend, those that
+are expected to pass both required gates first, each rung with the reason it stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from advisor.evaluate import Judged
+from advisor.gates import MEMORY_RATIO, QUALITY_RETENTION
+from advisor.rank import quality_row
+from knowledge.precisions import gguf_settings
+
+MAX_RUNGS = 4
+
+
+def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, Any]]:
+    """At most MAX_RUNGS rungs, none of which needs an importance matrix or 16 bits."""
+    others = [
+        j
+        for j in alternatives
+        if j.option.backend is best.option.backend
+        and j.option.engine == best.option.engine
+        and j.option.precision.name != best.option.precision.name
+        and j.option.precision.nominal_bits < 16
+        and not j.option.precision.needs_imatrix
+    ]
+    return [_rung(j) for j in sorted(others, key=_merit)[:MAX_RUNGS]]
+
+
+def _merit(judged: Judged) -> tuple[bool, bool, float, str]:
+    assert judged.sizes and judged.retention
+    small, good = judged.sizes.ratio <= MEMORY_RATIO, judged.retention.mid >= QUALITY_RETENTION
+    return not (small and good), not good, -judged.retention.mid, judged.option.precision.name
+
+
+def _rung(judged: Judged) -> dict[str, Any]:
+    assert judged.sizes and judged.retention
+    base, overrides = gguf_settings(judged.option.precision)
+    ratio, kept = judged.sizes.ratio, judged.retention.mid
+    why = f"expected to keep {kept:.3f} of the quality in {ratio:.3f} of the 16-bit bytes"
+    if overrides:
+        why += f"; {', '.join(p for p, _ in overrides)} stands fewer bits than the rest"
+    return {
+        "precision": judged.option.precision.name,
+        "type": base,
+        "tensor_types": [{"pattern": p, "type": t} for p, t in overrides],
+        "expected_bytes": judged.sizes.file_bytes,
+        "quality": quality_row(judged.retention),
+        "why": why,
+    }

@@ -1,0 +1,158 @@
+"""From judged options to an order: scores by the user's priority, the Pareto set, a varied selection, the document row."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from advisor.constraints import Constraints
+from advisor.evaluate import Judged
+from advisor.quality import METRIC, Retention
+from advisor.speed import Interval
+from knowledge.matrix import DATA
+
+_SLOWEST_USEFUL_TPS = 2.0
+_WORST_RETENTION = 0.8
+_UNKNOWN_SPEED_SCORE = 0.35
+
+
+@cache
+def _priorities() -> dict[str, dict[str, float]]:
+    return tomllib.loads((DATA / "priorities.toml").read_text(encoding="utf-8"))
+
+
+def order(survivors: Sequence[Judged], request: Constraints, *, top: int) -> list[Judged]:
+    """Score all, mark the Pareto set, pick at most `top` that differ, best first.
+
+    Deterministic: ties are broken by name. The best option of every framework and engine has a place before a second
+    precision of what is already there.
+    """
+    shares = _priorities()[request.priority]
+    for judged in survivors:
+        _score(judged, shares, ranked_models=request.model is None)
+    _mark_pareto(survivors)
+    ordered = sorted(survivors, key=lambda j: (-j.scores["total"], j.key))
+    return sorted(_varied(ordered, top), key=lambda j: (-j.scores["total"], j.key))
+
+
+def _varied(ordered: Sequence[Judged], top: int) -> list[Judged]:
+    chosen: list[Judged] = []
+    seen: set[Any] = set()
+    passes = (
+        lambda j: (j.option.backend.framework, j.option.engine.kind),
+        lambda j: j.option.spec.name,
+        lambda j: (j.option.spec.name, j.option.precision.name, j.option.backend.framework),
+        lambda j: j.key,
+    )
+    for distinct in passes:
+        for judged in ordered:
+            if len(chosen) >= top:
+                return chosen
+            mark = distinct(judged)
+            if judged not in chosen and mark not in seen:
+                chosen.append(judged)
+            seen.add(mark)
+    return chosen
+
+
+def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> None:
+    assert judged.need and judged.budget and judged.retention
+    speed = _speed_score(judged.decode.mid, shares["enough_tps"])
+    kept = _clamp((judged.retention.mid - _WORST_RETENTION) / (1 - _WORST_RETENTION))
+    quality = 0.75 * capability(judged) + 0.25 * kept if ranked_models else kept
+    memory = _clamp(1 - judged.need.total_bytes / judged.budget.bytes) if judged.budget.bytes else 0.0
+    effort = 1 - judged.option.backend.effort
+    total = shares["speed"] * speed + shares["quality"] * quality + shares["memory"] * memory + shares["effort"] * effort
+    judged.scores = {
+        "total": round(total + judged.preference, 6),
+        "speed": round(speed, 6),
+        "quality": round(quality, 6),
+        "memory": round(memory, 6),
+        "effort": round(effort, 6),
+        "preference": round(judged.preference, 6),
+    }
+
+
+def _speed_score(tps: float | None, enough: float) -> float:
+    if tps is None:
+        return _UNKNOWN_SPEED_SCORE
+    return _clamp(math.log(max(tps, 1e-9) / _SLOWEST_USEFUL_TPS) / math.log(enough / _SLOWEST_USEFUL_TPS))
+
+
+def capability(judged: Judged) -> float:
+    """How able the model is, 0 to 1: its published score if there is one, else what its size suggests."""
+    spec = judged.option.spec
+    if spec.quality_score is not None:
+        return _clamp(spec.quality_score / 100)
+    return _clamp(0.28 + 0.09 * math.log2(max(spec.params_b, 0.05) / 0.1))
+
+
+def _clamp(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+def _mark_pareto(survivors: Sequence[Judged]) -> None:
+    """On the front: no other is at least as good in speed, quality, memory and effort, and better in one."""
+    axes = ("speed", "quality", "memory", "effort")
+    points = sorted({tuple(j.scores[a] for a in axes) for j in survivors}, reverse=True)
+    front: list[tuple[float, ...]] = []
+    for point in points:
+        if not any(all(o >= p for o, p in zip(other, point, strict=True)) for other in front):
+            front.append(point)
+    marked = set(front)
+    for judged in survivors:
+        judged.pareto = tuple(judged.scores[a] for a in axes) in marked
+
+
+def recommendation(position: int, judged: Judged) -> dict[str, Any]:
+    """The document row of one option."""
+    option, sizes, need = judged.option, judged.sizes, judged.need
+    assert sizes and need and judged.budget and judged.retention
+    return {
+        "rank": position,
+        "pareto": judged.pareto,
+        "model": option.spec.hf_id or option.spec.name,
+        "params_b": round(option.spec.params_b, 4),
+        "framework": option.backend.framework,
+        "backend": option.backend.backend,
+        "device": option.engine.name,
+        "precision": option.precision.name,
+        "nominal_bits": option.facts["nominal_bits"],
+        "precision_class": option.precision.precision_class,
+        "settings": dict(option.precision.settings),
+        "context": option.context,
+        "memory": {
+            "weights_bytes": need.weights_bytes,
+            "kv_bytes": need.kv_bytes,
+            "overhead_bytes": need.overhead_bytes,
+            "total_bytes": need.total_bytes,
+            "budget_bytes": judged.budget.bytes,
+            "pool": judged.budget.pool,
+            "parts": [{"name": n, "bytes": b, "source": s} for n, b, s in need.parts],
+        },
+        "disk": judged.disk,
+        "decode_tps": band(judged.decode),
+        "prefill_tps": band(judged.prefill),
+        "ttft_ms": band(judged.ttft),
+        "quality": quality_row(judged.retention),
+        "reasons": judged.reasons,
+        "warnings": judged.warnings,
+        "score": judged.scores,
+    }
+
+
+def band(interval: Interval) -> dict[str, Any]:
+    numbers = {k: None if v is None else float(f"{v:.4g}") for k, v in (("low", interval.low), ("mid", interval.mid), ("high", interval.high))}
+    return {**numbers, "level": 0.9, "basis": interval.basis}
+
+
+def quality_row(retention: Retention) -> dict[str, Any]:
+    return {
+        "retention": {"low": round(retention.low, 4), "mid": round(retention.mid, 4), "high": round(retention.high, 4), "level": 0.9},
+        "metric": METRIC,
+        "basis": retention.basis,
+        "source": retention.source,
+    }

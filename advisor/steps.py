@@ -1,0 +1,255 @@
+"""The first recommendation made executable: steps with typed settings, gates, the ladder, predictions, the checklist.
+
+Commands come from data/recipes.toml (what a person types with the framework's own tools); settings are what executors
+act on. A step without an executor here carries `guide` settings: it is shown, never run.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from advisor.checklist import checklist
+from advisor.constraints import Constraints
+from advisor.evaluate import Judged
+from advisor.gates import gates_for
+from advisor.ladder import ladder_for
+from advisor.rank import band, quality_row
+from knowledge.matrix import DATA
+from knowledge.models import is_embedded
+from knowledge.precisions import gguf_settings
+from knowledge.records import ModelSpec
+
+SOURCE, REFERENCE, ARTIFACT, SCORES = "work/source.gguf", "work/reference-f16.gguf", "work/model.gguf", "work/reference-scores"
+SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
+BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
+_COPY_BYTES_PER_SECOND = 200e6
+_QUANTIZE_BYTES_PER_SECOND = 60e6
+_WORKER_BYTES = 120 * 2**20
+_WORKER_START_SECONDS = 1.0
+
+
+@cache
+def _recipes() -> dict[str, list[dict[str, Any]]]:
+    return tomllib.loads((DATA / "recipes.toml").read_text(encoding="utf-8"))
+
+
+def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints, threads: int) -> dict[str, Any]:
+    """The `plan` part of the document. `alternatives` are the judged options of the same model, for the ladder."""
+    option = best.option
+    spec, row, precision = option.spec, option.backend, option.precision
+    embedded = is_embedded(spec)
+    executable = row.framework == "llama.cpp"
+    words = _words(best, threads)
+    steps = [_step(recipe, best, words, executable, request, threads) for recipe in _recipes()[row.framework]]
+    gates = gates_for(best, request)
+    assert best.retention and best.need and best.sizes
+    return {
+        "model": spec.hf_id or spec.name,
+        "framework": row.framework,
+        "backend": row.backend,
+        "precision": precision.name,
+        "precision_class": precision.precision_class,
+        "context": option.context,
+        "licence": spec.licence,
+        "base_model": spec.hf_id,
+        "reference_note": _reference_note(spec, embedded),
+        "predictions": {
+            "artifact_bytes": _exact(best.sizes.file_bytes, 0.005, "sum over tensors, exact to the type"),
+            "peak_rss_bytes": _exact(best.need.total_bytes, 0.15, "sum of the memory parts"),
+            "decode_tps": band(best.decode),
+            "prefill_tps": band(best.prefill),
+            "ttft_ms": band(best.ttft),
+            "quality_retention": quality_row(best.retention)["retention"] | {"basis": f"{best.retention.basis}: {best.retention.source}"},
+        },
+        "threads": threads,
+        "steps": steps,
+        "gates": gates,
+        "ladder": ladder_for(best, alternatives) if executable else [],
+        "checklist": checklist(best, request, executable),
+    }
+
+
+def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
+    return {
+        "low": round(value * (1 - tolerance)), "mid": value, "high": round(value * (1 + tolerance)), "level": 0.9, "basis": basis,
+    }  # fmt: skip
+
+
+def _reference_note(spec: ModelSpec, embedded: bool) -> str:
+    if embedded:
+        return f"16-bit GGUF dequantized from the packaged {spec.source_precision} file: a demonstration, not the original 16-bit release"
+    if spec.source_precision.upper() in ("F16", "BF16", "F32"):
+        return f"the {spec.source_precision} weights themselves"
+    return f"16-bit GGUF dequantized from {spec.source_precision}: the highest precision at hand"
+
+
+def _words(best: Judged, threads: int) -> dict[str, Any]:
+    """The placeholders of the recipes; lists are spliced into the command."""
+    option = best.option
+    spec, row, precision = option.spec, option.backend, option.precision
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.name)
+    words: dict[str, Any] = {
+        "model": spec.hf_id or spec.name,
+        "path": spec.path,
+        "slug": slug,
+        "precision": precision.name,
+        "artifact": ARTIFACT,
+        "context": str(option.context),
+        "threads": str(threads),
+        "engine": option.engine.kind,
+    }
+    settings = precision.settings
+    if row.framework == "llama.cpp":
+        base, overrides = gguf_settings(precision)
+        flags = [part for pattern, kind in overrides for part in ("--tensor-type", f"{pattern}={kind.lower()}")]
+        words |= {"base_type": base, "tensor_flags": flags}
+    words |= {key: settings[key] for key in ("openvino_flags", "olive_precision", "olive_flags", "mlx_flags") if key in settings}
+    words |= _PROVIDERS.get(row.backend, {}) | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
+    return words
+
+
+_PROVIDERS: dict[str, dict[str, str]] = {
+    "cpu": {"olive_provider": "CPUExecutionProvider", "olive_ep": "cpu"},
+    "cuda": {"olive_provider": "CUDAExecutionProvider", "olive_ep": "cuda"},
+    "tensorrt-rtx": {"olive_provider": "NvTensorRTRTXExecutionProvider", "olive_ep": "NvTensorRtRtx"},
+    "webgpu": {"olive_provider": "WebGpuExecutionProvider", "olive_ep": "webgpu"},
+    "directml": {"olive_provider": "DmlExecutionProvider", "olive_ep": "dml"},
+    "qnn": {"olive_provider": "QNNExecutionProvider", "olive_ep": "qnn"},
+    "vitisai": {"olive_provider": "VitisAIExecutionProvider", "olive_ep": "vitisai"},
+    "openvino-gpu": {"olive_provider": "OpenVINOExecutionProvider", "olive_ep": "openvino"},
+    "openvino-npu": {"olive_provider": "OpenVINOExecutionProvider", "olive_ep": "openvino"},
+}
+
+
+def _command(template: Sequence[str], words: dict[str, Any]) -> list[str]:
+    out: list[str] = []
+    for part in template:
+        name = part[1:-1] if part.startswith("{") and part.endswith("}") else None
+        value = words.get(name) if name else None
+        if isinstance(value, list):
+            out += value
+        elif name and value is None:
+            continue
+        else:
+            out.append(re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], "")), part))
+    return out
+
+
+def _step(
+    recipe: dict[str, Any], best: Judged, words: dict[str, Any], executable: bool, request: Constraints, threads: int
+) -> dict[str, Any]:
+    local = bool(best.option.spec.path)
+    template = recipe["local_command"] if local and "local_command" in recipe else recipe["command"]
+    outputs = [_path(o, words) for o in recipe.get("outputs", [])]
+    settings = _llamacpp_settings(recipe, best, request) if executable else _guide(best)
+    return {
+        "id": recipe["id"],
+        "kind": recipe["kind"],
+        "framework": best.option.backend.framework,
+        "title": _path(recipe["title"], words),
+        "settings": settings,
+        "command": _command(template, words),
+        "inputs": [_path(i, words) for i in recipe.get("inputs", [])],
+        "outputs": outputs,
+        "estimate": _estimate(recipe, best, threads),
+        "host": recipe["host"],
+    }
+
+
+def _path(text: str, words: dict[str, Any]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], "")), text)
+
+
+def _guide(best: Judged) -> dict[str, Any]:
+    values = {k: v for k, v in best.option.precision.settings.items() if isinstance(v, str | int | float | bool | list)}
+    return {"kind": "guide", "values": values | {"precision": best.option.precision.name, "backend": best.option.backend.backend}}
+
+
+def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dict[str, Any]:
+    option = best.option
+    spec, precision = option.spec, option.precision
+    assert best.sizes and best.budget
+    kind = recipe["kind"]
+    if kind == "acquire":
+        return {"kind": "acquire", "source": _source(spec), "output": SOURCE}
+    if kind == "convert":
+        return {"kind": "convert", "input": SOURCE, "output": REFERENCE, "type": "F16"}
+    if kind == "quantize":
+        base, overrides = gguf_settings(precision)
+        return {
+            "kind": "quantize",
+            "input": REFERENCE,
+            "output": ARTIFACT,
+            "precision": precision.name,
+            "type": base,
+            "tensor_types": [{"pattern": p, "type": t} for p, t in overrides],
+            "expected_bytes": best.sizes.file_bytes,
+        }
+    if kind == "validate":
+        tier = recipe["tier"]
+        return {
+            "kind": "validate",
+            "tier": tier,
+            "reference": "" if tier == "smoke" else REFERENCE,
+            "context": min(WINDOW, option.context),
+            "blocks": SCORED_BLOCKS,
+            "block_tokens": BLOCK_TOKENS,
+            "memory_budget_bytes": best.budget.bytes if tier == "smoke" else 0,
+            "expected_bytes": best.sizes.file_bytes if tier == "integrity" else 0,
+        }
+    if kind == "benchmark" and option.backend.backend != "cpu":
+        return {"kind": "guide", "values": {"backend": option.backend.backend, "why": "timed on the target, not by this build"}}
+    if kind == "benchmark":
+        return {
+            "kind": "benchmark",
+            "reference": REFERENCE,
+            "pairs": BENCH_PAIRS,
+            "prompt_tokens": BENCH_PROMPT,
+            "decode_tokens": BENCH_DECODE,
+            "context": min(WINDOW, option.context),
+        }
+    return {"kind": "package"}
+
+
+def _source(spec: ModelSpec) -> dict[str, Any]:
+    if is_embedded(spec):
+        return {"kind": "embedded", "hf_id": spec.hf_id}
+    if spec.path:
+        return {"kind": "file" if spec.path.lower().endswith(".gguf") else "folder", "path": spec.path, "hf_id": spec.hf_id}
+    return {"kind": "hub", "hf_id": spec.hf_id}
+
+
+def _estimate(recipe: dict[str, Any], best: Judged, threads: int) -> dict[str, Any]:
+    """Seconds, peak memory and disk of a step; seconds None where the speed is unknown."""
+    option = best.option
+    sizes, need, spec = best.sizes, best.need, option.spec
+    assert sizes and need
+    source = best.disk["download_bytes"] or best.disk["peak_bytes"] - sizes.file_bytes - 2 * spec.params
+    reference = 2 * spec.params
+    kind, tier = recipe["kind"], recipe.get("tier")
+    largest_row_block = 4 * spec.vocab * spec.hidden
+    copy = _WORKER_START_SECONDS + max(source, 0) / _COPY_BYTES_PER_SECOND
+    tokens = SCORED_BLOCKS * BLOCK_TOKENS
+    prefill, decode = best.prefill.mid, best.decode.mid
+    rows: dict[str, tuple[float | None, int, int]] = {
+        "acquire": (copy, 50 * 2**20, max(source, 0)),
+        "convert": (copy + reference / _QUANTIZE_BYTES_PER_SECOND, _WORKER_BYTES + 2 * largest_row_block, reference),
+        "quantize": (copy + 2 * reference / _QUANTIZE_BYTES_PER_SECOND, _WORKER_BYTES + 2 * largest_row_block, sizes.file_bytes),
+        "integrity": (copy, _WORKER_BYTES, 0),
+        "smoke": (_WORKER_START_SECONDS + 96 / decode if decode else None, need.total_bytes, 0),
+        "reference": (tokens / prefill if prefill else None, reference + need.kv_bytes + need.overhead_bytes, tokens * spec.vocab * 2),
+        "distribution": (tokens / prefill if prefill else None, need.total_bytes, 0),
+        "benchmark": (
+            2 * BENCH_PAIRS * (_WORKER_START_SECONDS + 2 * BENCH_PROMPT / prefill + BENCH_DECODE / decode) if prefill and decode else None,
+            need.total_bytes,
+            0,
+        ),
+        "validate": (None, need.total_bytes, 0),
+        "package": (copy, 50 * 2**20, sizes.file_bytes),
+    }
+    seconds, peak, disk = rows[tier or kind]
+    return {"seconds": None if seconds is None else round(seconds, 1), "peak_ram_bytes": int(peak), "disk_bytes": int(disk)}

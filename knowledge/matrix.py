@@ -1,0 +1,149 @@
+"""What runs where: the framework x backend x hardware x system table, backend limits, architectures, speed shares.
+
+All rows are data with a source; this module only reads them and answers whether a row serves a machine. In the table
+`any` matches everything, a leading `!` turns a list into an exclusion, generations match by prefix and `unknown` stands
+for a generation that nobody named.
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+DATA = Path(__file__).parent / "data"
+
+Served = Literal["yes", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A row of backends.csv. `effort` is 0 (install and run) to 1 (a project of its own)."""
+
+    framework: str
+    backend: str
+    engine: str
+    vendors: frozenset[str]
+    generations: tuple[str, ...]
+    os: frozenset[str]
+    arch: frozenset[str]
+    support: str
+    precisions: tuple[str, ...]
+    effort: float
+    text: str
+    source: str
+
+    def serves_vendor(self, vendor: str) -> bool:
+        return "any" in self.vendors or vendor in self.vendors
+
+    def serves_generation(self, generation: str) -> bool:
+        names = self.generations
+        if "any" in names:
+            return True
+        excluded = names[0].startswith("!")
+        names = tuple(name.lstrip("!") for name in names)
+        found = any(generation.startswith(name) for name in names) if generation else "unknown" in names
+        return found is not excluded
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Limits of a backend; None: no limit of its own."""
+
+    default_context: int | None
+    max_context: int | None
+    max_params_b: float | None
+    kv_types: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Shares of the data-sheet bandwidth (decode) and dense FP16 rate (prefill) that software reaches, 0 to 1."""
+
+    decode: tuple[float, float, float]
+    prefill: tuple[float, float, float]
+    token_overhead_ms: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    name: str
+    artifact: str
+    executor: bool
+    python: str
+    version: str
+    licence: str
+    words: str
+    source: str
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (DATA / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+@cache
+def load_backends() -> tuple[Backend, ...]:
+    return tuple(
+        Backend(
+            r["framework"], r["backend"], r["engine"], frozenset(r["vendors"].split("|")),
+            tuple(r["generations"].split("|")), frozenset(r["os"].split("|")), frozenset(r["arch"].split("|")),
+            r["support"], tuple(p for p in r["precisions"].split("|") if p), float(r["effort"]), r["text"], r["source"],
+        )
+        for r in _rows("backends.csv")
+    )  # fmt: skip
+
+
+@cache
+def load_limits() -> dict[tuple[str, str], Limit]:
+    return {
+        (r["framework"], r["backend"]): Limit(
+            int(r["default_context"]) if r["default_context"] else None,
+            int(r["max_context"]) if r["max_context"] else None,
+            _number(r["max_params_b"]),
+            frozenset(r["kv_types"].split("|")),
+        )
+        for r in _rows("limits.csv")
+    }
+
+
+@cache
+def load_efficiencies() -> dict[tuple[str, str], Efficiency]:
+    def triple(r: dict[str, str], kind: str) -> tuple[float, float, float]:
+        return float(r[f"{kind}_low"]), float(r[f"{kind}_mid"]), float(r[f"{kind}_high"])
+
+    return {
+        (r["framework"], r["backend"]): Efficiency(
+            triple(r, "decode"), triple(r, "prefill"), float(r["token_overhead_ms"]), r["source"]
+        )
+        for r in _rows("efficiency.csv")
+    }
+
+
+@cache
+def load_frameworks() -> tuple[Framework, ...]:
+    rows = tomllib.loads((DATA / "frameworks.toml").read_text(encoding="utf-8"))
+    return tuple(Framework(**row) for row in rows.values())
+
+
+@cache
+def _architectures() -> dict[str, dict[str, str]]:
+    return {r["architecture"]: r for r in _rows("architectures.csv")}
+
+
+def architecture_served(architecture: str, framework: str, backend: str) -> Served:
+    """Whether `framework` loads `architecture` (its GGUF or Hugging Face name) on `backend`, as far as is known.
+
+    A column `framework/backend` (e.g. `openvino/openvino-npu`) speaks before the framework's own.
+    """
+    row = _architectures().get(architecture.lower().replace("_", ""))
+    answer = (row.get(f"{framework}/{backend}") or row.get(framework)) if row else None
+    return answer if answer in ("yes", "no") else "unknown"  # type: ignore[return-value]
