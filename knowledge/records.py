@@ -203,6 +203,32 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
+class VendorLine:
+    """What a vendor's machines are like when nothing but the vendor is known. An empty name means that it makes none."""
+
+    vendor: str
+    label: str
+    arch: str
+    unified_memory: bool
+    gpu: str
+    npu: str
+    npu_generation: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemsOfChip:
+    """The operating systems that a vendor's chips of a kind run; `assumed_ram_gib` is the smallest common fit."""
+
+    vendor: str
+    kind: str
+    systems: tuple[str, ...]
+    default_os: str | None
+    assumed_ram_gib: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChipFamily:
     """What is known of a chip that has no row, by its name: the vendor, the NPU and GPU generations, the CPU's words.
 

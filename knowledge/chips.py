@@ -1,0 +1,161 @@
+"""The chips, products, chip families and vendors that the knowledge base knows, read from CSV on first use.
+
+Contract: the loaders return the rows of `data/{chips,devices,chip_families,vendors,systems}.csv` in file order, cached;
+each row carries its source. No row is interpreted here beyond splitting lists, so that a wrong figure is mended in the
+data.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+from knowledge.records import Chip, ChipFamily, Confidence, Product, SystemsOfChip, VendorLine
+
+DATA = Path(__file__).parent / "data"
+
+_NPU_WORDS = re.compile(r"NPU|XDNA|Hexagon|RKNPU|edge TPU|APU|ANE|Hailo|Edge TPU|Metis|RK182x")
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    with (DATA / name).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|")) if text else ()
+
+
+def _sizes(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split("|")) if text else ()
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+@cache
+def load_chips() -> tuple[Chip, ...]:
+    """Every row of data/chips.csv."""
+    return tuple(
+        Chip(
+            name=row["chip"],
+            vendor=row["vendor"],
+            kind=row["kind"],  # type: ignore[arg-type]  # checked by the data's own tests
+            bandwidth_gbs=_number(row["bandwidth_gbs"]),
+            fp16_tflops=_number(row["fp16_tflops"]),
+            int8_tops=_number(row["int8_tops"]),
+            npu_tops=_number(row["npu_tops"]),
+            memory_gib=_sizes(row["memory_gib"]),
+            cores=row["cores"],
+            isa=_list(row["isa"]),
+            generation=row["generation"],
+            unified_memory=row["unified_memory"] == "yes",
+            tdp_w=_number(row["tdp_w"]),
+            confidence=cast(Confidence, row["confidence"]),
+            source=row["source"],
+            year=int(row["year"]) if row["year"] else None,
+            aliases=_list(row["aliases"]),
+            note=row["note"],
+            fp16_acc16_tflops=_number(row["fp16_acc16_tflops"]),
+            fp32_tflops=_number(row["fp32_tflops"]),
+            bandwidth_min_gbs=_number(row["bandwidth_min_gbs"]),
+            bandwidth_max_gbs=_number(row["bandwidth_max_gbs"]),
+            memory_type=row["memory_type"],
+        )
+        for row in _rows("chips.csv")
+    )
+
+
+@cache
+def load_products() -> tuple[Product, ...]:
+    """Every row of data/devices.csv: boards, laptops, phones and servers."""
+    return tuple(
+        Product(
+            name=row["device"],
+            aliases=_list(row["aliases"]),
+            chips=_list(row["chips"]),
+            memory_gib=_sizes(row["memory_gib"]),
+            os=row["os"] or None,  # type: ignore[arg-type]  # checked by the data's own tests
+            confidence=cast(Confidence, row["confidence"]),
+            source=row["source"],
+        )
+        for row in _rows("devices.csv")
+    )
+
+
+@cache
+def load_families() -> tuple[ChipFamily, ...]:
+    """Every row of data/chip_families.csv, in order: the first pattern that fits a name decides."""
+    return tuple(
+        ChipFamily(
+            pattern=row["pattern"],
+            family=row["family"],
+            vendor=row["vendor"],
+            kind=row["kind"],  # type: ignore[arg-type]  # checked by the data's own tests
+            generation=row["generation"],
+            isa=_list(row["isa"]),
+            bandwidth_gbs=_number(row["bandwidth_gbs"]),
+            confidence=cast(Confidence, row["confidence"]),
+            source=row["source"],
+        )
+        for row in _rows("chip_families.csv")
+    )
+
+
+@cache
+def load_vendors() -> dict[str, VendorLine]:
+    """Every row of data/vendors.csv by vendor."""
+    return {
+        row["vendor"]: VendorLine(
+            vendor=row["vendor"],
+            label=row["label"],
+            arch=row["arch"],
+            unified_memory=row["unified_memory"] == "yes",
+            gpu=row["gpu"],
+            npu=row["npu"],
+            npu_generation=row["npu_generation"],
+            source=row["source"],
+        )
+        for row in _rows("vendors.csv")
+    }
+
+
+def systems_of(vendor: str, kind: str) -> SystemsOfChip:
+    """The row of data/systems.csv for a chip of `vendor` and `kind`; kind `any` where only the vendor is known."""
+    rows = _systems()
+    return rows.get((vendor, kind)) or rows.get(("any", kind)) or rows[("any", "any")]
+
+
+@cache
+def _systems() -> dict[tuple[str, str], SystemsOfChip]:
+    return {
+        (row["vendor"], row["kind"]): SystemsOfChip(
+            vendor=row["vendor"],
+            kind=row["kind"],
+            systems=_list(row["systems"]),
+            default_os=row["default_os"] or None,
+            assumed_ram_gib=_number(row["assumed_ram_gib"]),
+            source=row["source"],
+        )
+        for row in _rows("systems.csv")
+    }
+
+
+def gpu_generation(chip: Chip) -> str:
+    """The GPU part of `generation` ("Xe2" of "Xe2; NPU 4000"); empty for a bare CPU or NPU."""
+    if chip.kind in ("cpu", "npu"):
+        return ""
+    parts = [part for part in chip.generation.split("; ") if not _NPU_WORDS.match(part)]
+    return parts[0] if parts and parts[0] != "no GPU" else ""
+
+
+def npu_generation(chip: Chip) -> str:
+    """The NPU part of `generation` ("NPU 4000", "XDNA2", "Hexagon v75"); `ANE` for Apple; empty where there is none."""
+    if chip.vendor == "apple":
+        return "ANE"
+    return next((part for part in chip.generation.split("; ") if _NPU_WORDS.match(part)), "")
