@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from knowledge.base import format_bytes, printable
 
 Band = dict[str, Any]
+_SHORT_COLUMN = 16  # characters that fit beside three other columns on 80
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -54,13 +57,20 @@ def pairs(screen: Console, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
-    """A table of already safe cells; the columns named in `right` hold numbers. The first column never wraps."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    """A table of already safe cells; the columns named in `right` hold numbers. Short columns are never broken."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
+    cells = [tuple(row) for row in rows]
     for number, column in enumerate(columns):
-        made.add_column(column, justify="right" if column in right else "left", no_wrap=number == 0, overflow="fold")
-    for row in rows:
+        width = max((cell_len(strip_markup(row[number])) for row in cells), default=0)
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        made.add_column(column, justify=justify, no_wrap=max(width, len(column)) <= _SHORT_COLUMN, overflow="fold")
+    for row in cells:
         made.add_row(*row)
     return made
+
+
+def strip_markup(text: str) -> str:
+    return Text.from_markup(text).plain
 
 
 def command(screen: Console, words: str) -> None:

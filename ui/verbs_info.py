@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 from ui.command import Answer, Parser, nearest
 
-# What each topic shows of a row; a NAME shows the whole row.
+if TYPE_CHECKING:
+    from knowledge.records import ModelSpec
+
+# What each topic shows of a row, and the heading over it; a NAME shows the whole row.
 COLUMNS = {
-    "models": ("name", "params", "layers", "context", "licence", "commercial_use", "hf_id"),
-    "devices": ("name", "vendor", "kind", "bandwidth_gbs", "fp16_tflops", "npu_tops", "memory_gib", "source"),
-    "precisions": ("framework", "name", "bits", "precision_class", "group_size", "source"),
-    "frameworks": ("name", "artifact", "version", "licence", "words", "source"),
-    "rules": ("id", "stage", "effect", "condition", "text", "source"),
-    "sources": ("id", "title", "where", "version", "licence"),
+    "models": {
+        "name": "model",
+        "params_b": "10^9 params",
+        "context": "context",
+        "licence": "licence",
+        "commercial_use": "commercial",
+    },
+    "devices": {
+        "name": "device or chip",
+        "kind": "kind",
+        "vendor": "vendor",
+        "bandwidth_gbs": "GB/s",
+        "memory_gib": "GiB",
+    },
+    "precisions": {
+        "name": "precision",
+        "framework": "framework",
+        "bits": "bits",
+        "precision_class": "class",
+        "group_size": "group",
+    },
+    "frameworks": {
+        "name": "framework",
+        "artifact": "makes",
+        "version": "version",
+        "licence": "licence",
+        "words": "what it is",
+    },
+    "rules": {"id": "rule", "effect": "effect", "condition": "when", "text": "words"},
+    "sources": {"id": "source", "title": "title", "where": "where", "version": "version", "licence": "licence"},
 }
 
 
@@ -33,12 +60,14 @@ def knowledge(arguments: argparse.Namespace) -> Answer:
     rows = _rows(topic) if arguments.name is None else [_row(topic, arguments.name)]
 
     def show() -> None:
-        from ui.view_info import show_record, show_rows
+        from ui.view_info import show_record, show_rows, show_rules
 
-        if arguments.name is None:
-            show_rows(COLUMNS[topic], rows)
-        else:
+        if arguments.name is not None:
             show_record(rows[0])
+        elif topic == "rules":
+            show_rules(rows)
+        else:
+            show_rows(COLUMNS[topic], rows)
 
     return Answer({"schema": "advisor.knowledge/1", "topic": topic, "rows": rows}, show)
 
@@ -47,11 +76,11 @@ def _rows(topic: str) -> list[dict[str, Any]]:
     if topic == "models":
         from knowledge.models import load_models
 
-        return [_plain(model) for model in load_models()]
+        return [_model(spec) for spec in load_models()]
     if topic == "devices":
         from knowledge.chips import load_chips, load_products
 
-        return [_plain(row) for rows in (load_products(), load_chips()) for row in rows]
+        return [{**_plain(row), "kind": "product"} for row in load_products()] + [_plain(row) for row in load_chips()]
     if topic == "precisions":
         from knowledge.precisions import load_precisions
 
@@ -78,9 +107,9 @@ def _row(topic: str, name: str) -> dict[str, Any]:
     if topic == "models":
         from knowledge.models import find_model
 
-        return _plain(find_model(name))
+        return _model(find_model(name))
     rows = _rows(topic)
-    key = COLUMNS[topic][0] if topic in ("rules", "sources") else "name"
+    key = "id" if topic in ("rules", "sources") else "name"
     for row in rows:
         if name.lower() in (row[key].lower(), *(alias.lower() for alias in row.get("aliases", ()))):
             return row
@@ -90,6 +119,10 @@ def _row(topic: str, name: str) -> dict[str, Any]:
         return _plain(find_chip(name))
     hint = f"{nearest(name, [row[key] for row in rows])}`advisor knowledge {topic}` lists all"
     raise AdvisorError("unknown-name", f"There is no {name!r} among the {topic}.", hint)
+
+
+def _model(spec: ModelSpec) -> dict[str, Any]:
+    return {"name": spec.name, "params_b": round(spec.params_b, 3), **_plain(spec)}
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rich.tree import Tree
 
 from ui.terminal import bullets, command, console, figure, gib, heading, pairs, safe, table
 
@@ -83,18 +85,38 @@ def show_checks(checks: list[Document]) -> None:
         bullets(screen, hints)
 
 
-def show_rows(columns: Sequence[str], rows: Sequence[Document]) -> None:
-    """Rows of the knowledge base; columns without a value in any row are left out."""
+def show_rows(columns: Mapping[str, str], rows: Sequence[Document]) -> None:
+    """Rows of the knowledge base under `columns` (key to heading)."""
+    cells = ([_cell(row.get(name)) for name in columns] for row in rows)
+    numbers = [heading for name, heading in columns.items() if all(_is_number(row.get(name)) for row in rows)]
+    console().print(table(list(columns.values()), cells, right=numbers))
+
+
+def show_rules(rules: Sequence[Document]) -> None:
+    """The decision tree: stages in order, their nodes, the rules of a node, of which the first that holds is taken."""
     screen = console()
-    kept = [name for name in columns if any(row.get(name) not in (None, "", (), []) for row in rows)]
-    cells = ([_cell(row.get(name)) for name in kept] for row in rows)
-    screen.print(table([name.replace("_", " ") for name in kept], cells))
+    for stage in dict.fromkeys(rule["stage"] for rule in rules):
+        tree = Tree(f"[bold]{safe(stage)}[/bold]")
+        nodes: dict[str, Tree] = {}
+        for rule in (rule for rule in rules if rule["stage"] == stage):
+            node = nodes.get(rule["node"]) or nodes.setdefault(rule["node"], tree.add(safe(rule["node"])))
+            node.add(
+                f"[bold]{safe(rule['effect'])}[/bold] {safe(rule['id'])} [dim]when[/dim] {safe(rule['condition'])}\n"
+                f"{safe(rule['text'])} [dim]({safe(rule['source'])})[/dim]"
+            )
+        screen.print(tree)
 
 
 def show_record(record: Document) -> None:
-    """One row in full."""
-    screen = console()
-    pairs(screen, [(safe(name).replace("_", " "), _cell(value)) for name, value in record.items()])
+    """One row in full; what is empty is left out."""
+    pairs(
+        console(),
+        [(safe(name).replace("_", " "), _cell(value)) for name, value in record.items() if value not in (None, 0, "")],
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _cell(value: Any) -> str:
@@ -105,5 +127,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return figure(value)
     if isinstance(value, (list, tuple)):
-        return safe(", ".join(map(str, value)))
+        return ", ".join(map(_cell, value))
+    if isinstance(value, dict):
+        return " ".join(f"{safe(key)}={_cell(part)}" for key, part in value.items())
     return safe(f"{value:,}" if isinstance(value, int) else value)
