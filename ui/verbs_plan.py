@@ -13,13 +13,11 @@ from ui.plan_options import add_constraints, constraints_from
 
 if TYPE_CHECKING:
     from advisor.constraints import Constraints
-    from advisor.plan import Plan
     from knowledge.records import ModelSpec
     from probes.profile import HardwareProfile
 
 EXIT_OF_STATUS = {"ok": EXIT_OK, "needs_input": EXIT_NEEDS_INPUT, "infeasible": EXIT_INFEASIBLE}
-# Any of these describes another machine, of which nothing is then probed. So does --os where it names another system.
-DESCRIBING = ("ram_bytes", "vram_bytes", "chip", "device", "profile")
+DESCRIBING = ("ram_bytes", "vram_bytes", "chip", "device")
 
 
 def probe_options(parser: Parser) -> None:
@@ -30,9 +28,10 @@ def probe_options(parser: Parser) -> None:
 def probe(arguments: argparse.Namespace) -> Answer:
     from probes import probe_machine
 
+    target = _target(arguments.save, "--save", "advisor.hardware/1")
     document = probe_machine(bench=not arguments.no_bench).as_json()
-    if arguments.save is not None:
-        _write(document, arguments.save, "--save")
+    if target is not None:
+        write_json(target, document)
 
     def show() -> None:
         from ui.view_info import show_profile
@@ -52,21 +51,22 @@ def plan_options(parser: Parser) -> None:
 def plan(arguments: argparse.Namespace) -> Answer:
     if arguments.schema:
         return _schema()
-    made = make_plan(constraints_from(arguments))
-    document = made.as_json()
-    if arguments.out is not None:
-        _write(document, arguments.out, "--out")
+    constraints = constraints_from(arguments)
+    target = _target(arguments.out, "--out", "advisor.plan/1")
+    document = make_plan(constraints)
+    if target is not None:
+        write_json(target, document)
 
     def show() -> None:
         from ui.view_plan import show_plan
 
         show_plan(document, explain=arguments.explain, out=arguments.out)
 
-    return Answer(document, show, EXIT_OF_STATUS[made.status])
+    return Answer(document, show, EXIT_OF_STATUS[document["status"]])
 
 
-def make_plan(constraints: Constraints) -> Plan:
-    """Read what the decision needs (machine, model, history) and decide."""
+def make_plan(constraints: Constraints) -> dict[str, Any]:
+    """The plan document: reads what the decision needs (machine, model, history) and decides."""
     from advisor.decide import make_plan as decide
 
     profile = machine(constraints)
@@ -74,11 +74,18 @@ def make_plan(constraints: Constraints) -> Plan:
 
 
 def machine(constraints: Constraints) -> HardwareProfile:
-    """The machine to plan for: this one, or the described one, into which nothing of this one leaks."""
+    """The machine to plan for: this one, or the described one, into which nothing of this one leaks.
+
+    `--ram`, `--vram`, `--chip`, `--device` and `--profile` describe another machine, and so does `--os` where it names
+    another system than this one's. `--vendor` and `--target` alone do not: they say what to look at in this one.
+    """
+    if constraints.profile is not None:
+        return _profile_from_file(constraints, constraints.profile)
     if describes_another(constraints):
         from probes.declared import declared_profile
 
-        return declared_profile(constraints)
+        fields = ("ram_bytes", "vram_bytes", "chip", "device", "vendor", "os", "target", "power")
+        return declared_profile(**{field: getattr(constraints, field) for field in fields})
     from probes import probe_machine
 
     return probe_machine()
@@ -87,6 +94,20 @@ def machine(constraints: Constraints) -> HardwareProfile:
 def describes_another(constraints: Constraints) -> bool:
     here = {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform)
     return constraints.os not in (None, here) or any(getattr(constraints, field) is not None for field in DESCRIBING)
+
+
+def _profile_from_file(constraints: Constraints, name: str) -> HardwareProfile:
+    """The saved profile. It says all of its machine: options that say some of it too are refused."""
+    from probes.profile import load_profile
+
+    profile = load_profile(Path(name))
+    said = [f"--{field.removesuffix('_bytes')}" for field in DESCRIBING if getattr(constraints, field) is not None]
+    if constraints.os not in (None, profile.os.family):
+        said.append("--os")
+    if said:
+        hint = f"leave out {' and '.join(said)}, or describe the machine without --profile"
+        raise AdvisorError("contradiction", f"--profile already says what {said[0]} says.", hint)
+    return profile
 
 
 def model_of(constraints: Constraints) -> ModelSpec | None:
@@ -119,14 +140,18 @@ def _schema() -> Answer:
     return Answer(schema, show)
 
 
-def _write(document: dict[str, Any], name: str, option: str) -> None:
-    """Write a document of ours; an earlier one of the same kind is replaced, any other file is not."""
+def _target(name: str | None, option: str, schema: str) -> Path | None:
+    """Where to write a document of `schema`; an earlier one of the same kind is replaced, any other file is not."""
+    if name is None:
+        return None
+    if not name.strip() or "\0" in name:
+        raise AdvisorError("bad-option", f"{option} is empty.", f"give {option} a file name, or leave it out")
     path = Path(name)
     if path.exists():
         try:
-            same = read_json(path, "file").get("schema") == document["schema"]
+            same = read_json(path, "file").get("schema") == schema
         except (AdvisorError, AttributeError):
             same = False
         if not same:
             raise AdvisorError("exists", f"{option}: {name} exists and is something else.", "name a new file")
-    write_json(path, document)
+    return path

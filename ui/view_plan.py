@@ -101,35 +101,44 @@ def _with_rule(reason: Document) -> str:
 def _show_question(screen: Console, plan: Document) -> None:
     """The whole recommendation for every possible answer first, the question after it."""
     question = plan["question"]
-    answers = question.get("answers", [])
-    if answers:
-        heading(screen, "What to do, by vendor")
-        columns = ("vendor", "framework / backend", "precision", "models up to", "how")
-        rows = (
-            (
-                f"[bold]{safe(row['vendor'])}[/bold]",
-                f"{safe(row['framework'])} / {safe(row['backend'])}",
-                safe(row.get("precision", "")),
-                safe(row.get("models", "")),
-                safe(row.get("text", "")),
-            )
-            for row in answers
-        )
-        screen.print(table(columns, rows))
-    screen.print(Panel(safe(question["text"]), title="One question", border_style="cyan", expand=False))
-    if how := question.get("how_to_find_out"):
-        bullets(screen, map(safe, [how] if isinstance(how, str) else how))
+    if question["options"]:
+        heading(screen, f"What to use, by {safe(question['answer_with'])}")
+        columns = (question["answer_with"], "runs on", "precision", "for example", "GiB")
+        screen.print(table(columns, map(_answer, question["options"]), right=("GiB",)))
+        noted = {
+            row["label"]: row["recommendation"]["warnings"] for row in question["options"] if row["recommendation"]
+        }
+        bullets(screen, (f"{safe(label)}: {safe(words)}" for label, warnings in noted.items() for words in warnings))
+    ways = "".join(f"\n  {safe(way['os'])}: [bold]{safe(way['command'])}[/bold]" for way in question["how_to_find_out"])
+    answer = f"\nAnswer with [bold]{safe(question['answer_with'])}[/bold]."
+    find_out = f"\nTo find out:{ways}" if ways else ""
+    screen.print(Panel(f"{safe(question['text'])}{answer}{find_out}", title="One question", border_style="cyan"))
+    if question["firm"]:
+        heading(screen, "Whatever the answer")
+        bullets(screen, [safe(question["firm"])])
     if plan["recommendations"]:
-        fallback = plan["recommendations"][0]
-        heading(screen, f"Until then, not on the {safe(plan['constraints']['target']).upper()}")
-        _show_recommendation(screen, fallback)
+        heading(screen, safe(question["fallback"]))
+        _show_recommendation(screen, plan["recommendations"][0])
+
+
+def _answer(row: Document) -> tuple[str, str, str, str, str]:
+    best = row["recommendation"]
+    if best is None:
+        return (f"[bold]{safe(row['label'])}[/bold]", "nothing fits", "", "", "")
+    size = f"{best['total_bytes'] / 2**30:.1f}"
+    return (f"[bold]{safe(row['label'])}[/bold]", _runs_on(best), safe(best["precision"]), safe(best["model"]), size)
 
 
 def _show_infeasible(screen: Console, plan: Document) -> None:
     screen.print("\n[bold red]Nothing fits.[/bold red]")
-    if nearest := (plan.get("question") or {}).get("nearest"):
-        heading(screen, "What would come nearest")
-        bullets(screen, map(safe, [nearest] if isinstance(nearest, str) else nearest))
+    if nearest := plan.get("nearest"):
+        heading(screen, "Nearest to fitting")
+        screen.print(
+            f"  [bold]{safe(nearest['model'])}[/bold] as {safe(nearest['precision'])} with {_runs_on(nearest)}"
+        )
+        bullets(
+            screen, [safe(nearest["text"]), *([f"It would do {safe(nearest['change'])}."] if nearest["change"] else [])]
+        )
     changes = dict.fromkeys(row["change"] for row in plan["rejected"] if row.get("change"))
     if changes:
         heading(screen, "What would have to change")
