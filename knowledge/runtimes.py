@@ -1,0 +1,85 @@
+"""What runtimes and systems need besides the model: `data/overheads.csv` and `data/reserves.toml`, typed."""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+_DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """A runtime's needs on a kind of engine. `place` is cpu, gpu (memory of its own), unified or npu.
+
+    `footprint_bytes` is the process without a model; `activation_bytes` the width of an activation; `ubatch` how many
+    tokens are computed at once; `allocated` whether buffers count in full even where nothing was written to them;
+    `repack_share` what of the weights is held twice, rearranged for the kernels.
+    """
+
+    framework: str
+    place: str
+    footprint_bytes: int
+    activation_bytes: int
+    ubatch: int
+    allocated: bool
+    repack_share: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Memory kept for a system: `max(floor_bytes, share * total)`."""
+
+    os: str
+    floor_bytes: int
+    share: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Graphics:
+    """How much of a pool a GPU may use, with the sources."""
+
+    nvidia_margin_bytes: int
+    nvidia_margin_source: str
+    small_margin_share: float
+    apple_share: float
+    apple_large_share: float
+    apple_large_above_bytes: int
+    apple_source: str
+    windows_shared_share: float
+    windows_shared_source: str
+    amd_gtt_share: float
+    amd_gtt_source: str
+
+
+@lru_cache(maxsize=1)
+def overheads() -> dict[tuple[str, str], Overhead]:
+    """Needs by (framework, place)."""
+    with (_DATA / "overheads.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            Overhead(
+                row["framework"],
+                row["place"],
+                int(row["footprint_bytes"]),
+                int(row["activation_bytes"]),
+                int(row["ubatch"]),
+                row["allocated"] == "yes",
+                float(row["repack_share"]),
+                row["source"],
+            )
+            for row in csv.DictReader(file)
+        ]
+    return {(row.framework, row.place): row for row in rows}
+
+
+@lru_cache(maxsize=1)
+def reserves() -> tuple[dict[str, Reserve], Graphics]:
+    """Reserves by system (`raspberry-pi` and `unknown` among them), and what GPUs may use."""
+    document = tomllib.loads((_DATA / "reserves.toml").read_text(encoding="utf-8"))
+    systems = {row["os"]: Reserve(**row) for row in document["system"]}
+    return systems, Graphics(**document["graphics"])
