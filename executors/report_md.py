@@ -1,0 +1,178 @@
+"""report.md: the report as a person would put it into a pull request. Every string of a plan or model is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from executors.report_text import LABELS, interval, quantity, summary
+from knowledge.base import format_bytes, printable
+
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|#~&@]")
+
+
+def escape(value: object) -> str:
+    """`value` as Markdown prose: on one line, nothing in it is markup, a mention or HTML."""
+    entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
+    return _SPECIAL.sub(lambda m: entities.get(m[0], f"\\{m[0]}"), printable(str(value), 2000))
+
+
+def code(value: object) -> str:
+    """`value` as a code span, fit for a table cell."""
+    return f"`{printable(str(value), 400).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table of cells that are escaped already, as lines, with the empty line that ends it."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+    return [*lines, ""]
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """The Markdown of a report document."""
+    lines = [
+        f"# {escape(document['model'])} as {escape(document['precision'])}: {document['status']}",
+        "",
+        escape(summary(document)),
+        "",
+        *gates(document),
+        *comparison(document),
+        *quality(document),
+        *performance(document),
+        *_rungs(document["rungs"]),
+        *_files(document["artifact"]),
+        *_steps(document["steps"]),
+        *_environment(document["environment"]),
+    ]
+    lines += ["## Next", "", *(f"- {escape(step['text'])} {code(step['command'])}" for step in document["next"]), ""]
+    return "\n".join(lines)
+
+
+def gates(document: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            code(gate["id"]),
+            gate["level"],
+            f"{escape(gate['op'])} {quantity(gate['metric'], gate['value'])}",
+            quantity(gate["metric"], gate["observed"]),
+            f"**{gate['result']}**",
+            escape(gate["text"]),
+        )
+        for gate in document["gates"]
+    ]
+    header = ("gate", "level", "limit", "observed", "result", "")
+    return ["## Gates", "", *table(header, rows)] if rows else []
+
+
+def comparison(document: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            LABELS[row["metric"]],
+            quantity(row["metric"], row["mid"]),
+            interval(row["metric"], row["low"], row["high"]),
+            quantity(row["metric"], row["measured"]),
+            {True: "yes", False: "no", None: "–"}[row["within"]],
+        )
+        for row in document["predicted_vs_measured"]
+    ]
+    header = ("", "predicted", "interval", "measured", "within")
+    return ["## Predicted and measured", "", *table(header, rows)] if rows else []
+
+
+def quality(document: Mapping[str, Any]) -> list[str]:
+    """The distribution tier: figures with their standard errors."""
+    found = document["validation"]["distribution"]
+    if "perplexity" not in found:
+        return []
+    perplexity, divergence, top1 = found["perplexity"], found["kl_divergence"], found["same_top1"]
+    rows = [
+        ("Perplexity, reference", f"{perplexity['reference']:.3f}", ""),
+        ("Perplexity, artifact", f"{perplexity['artifact']:.3f}", ""),
+        ("Perplexity ratio", f"{perplexity['ratio']:.4f}", _error(perplexity)),
+        ("Mean KL divergence (nats)", f"{divergence['mean']:.4f}", _error(divergence)),
+        ("99th percentile of KL (nats)", f"{divergence['p99']:.4f}", ""),
+        ("Same top-1 token", f"{top1['value']:.4f}", _error(top1)),
+    ]
+    text = f"Teacher forcing on {found['tokens']:,} tokens; standard errors from a bootstrap over blocks."
+    return ["## Quality", "", text, "", *table(("", "value", "standard error"), rows)]
+
+
+def performance(document: Mapping[str, Any]) -> list[str]:
+    found = document["performance"]
+    metrics = [
+        m
+        for m in ("decode_tps", "prefill_tps", "ttft_ms", "load_seconds", "peak_rss_bytes")
+        if m in found.get("artifact", {})
+    ]
+    rows = [(LABELS[m], _series(m, found["reference"].get(m)), _series(m, found["artifact"][m])) for m in metrics]
+    if not rows:
+        return []
+    lines = table(("median (interquartile range, p95, n)", "reference", "artifact"), rows)
+    ratio = found.get("decode_ratio") or {}
+    if ratio.get("value") is not None:
+        lines += [f"Decode, measured in pairs: {quantity('decode_ratio', ratio['value'])} the reference.", ""]
+    return ["## Performance", "", *lines]
+
+
+def _error(figure: Mapping[str, Any]) -> str:
+    return "–" if figure.get("stderr") is None else f"{figure['stderr']:.4f}"
+
+
+def _series(metric: str, series: Mapping[str, Any] | None) -> str:
+    if not series:
+        return "–"
+    middle, spread, p95 = (quantity(metric, series[key]) for key in ("median", "iqr", "p95"))
+    return f"{middle} ({spread}, {p95}, {series['n']})"
+
+
+def _rungs(rungs: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            str(rung["rung"]),
+            code(rung["precision"]),
+            *(quantity(m, rung[m]) for m in ("quality_retention", "kl_divergence", "memory_ratio", "decode_ratio")),
+            rung["result"] + (", kept" if rung["chosen"] else ""),
+            escape(rung["why"]),
+        )
+        for rung in rungs
+    ]
+    header = ("rung", "precision", "quality", "KL", "bytes of 16-bit", "decode", "result", "why")
+    return ["## Rungs tried", "", *table(header, rows)] if rows else []
+
+
+def _files(artifact: Mapping[str, Any]) -> list[str]:
+    rows = [(code(file["path"]), format_bytes(file["bytes"]), code(file["sha256"])) for file in artifact["files"]]
+    return ["## Artifact", "", *table(("file", "size", "SHA-256"), rows)] if rows else []
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            code(step["id"] + (f" (rung {step['rung']})" if step["rung"] else "")),
+            step["status"],
+            f"{step['seconds']:.1f} s",
+            format_bytes(step["peak_rss_bytes"]) if step["peak_rss_bytes"] else "–",
+            str(step["attempts"]),
+        )
+        for step in steps
+    ]
+    return ["## Steps", "", *table(("step", "status", "time", "peak memory", "attempts"), rows)] if rows else []
+
+
+def _environment(environment: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (escape(key.replace("_", " ")), escape(environment_value(key, value))) for key, value in environment.items()
+    ]
+    return ["## Environment", "", *table(("", ""), rows)]
+
+
+def environment_value(key: str, value: Any) -> str:
+    """A value of the report's `environment` for people."""
+    if value in (None, "", []):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("_bytes") and isinstance(value, int):
+        return format_bytes(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,127 @@
+"""A report in words: quantities with their units, and the paragraph that tells what happened. Plain text, unescaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from knowledge.base import format_bytes
+
+LABELS = {
+    "artifact_bytes": "File size",
+    "peak_rss_bytes": "Peak resident memory",
+    "decode_tps": "Decode",
+    "prefill_tps": "Prefill",
+    "ttft_ms": "Time to first token",
+    "load_seconds": "Load",
+    "quality_retention": "Quality retention",
+    "memory_ratio": "Bytes of 16-bit",
+    "decode_ratio": "Decode against the reference",
+    "kl_divergence": "Mean KL divergence",
+    "same_top1": "Same top-1 token",
+    "integrity": "Integrity",
+    "smoke": "Smoke test",
+}
+_SHARES = ("quality_retention", "memory_ratio", "same_top1")
+_UNITS = {"decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "load_seconds": "s", "kl_divergence": "nats"}
+_VERDICTS = {
+    "passed": "passed every required gate",
+    "failed": "failed a required gate",
+    "inconclusive": "could not be judged by every required gate: too little was measured",
+    "error": "stopped at a step that failed",
+    "interrupted": "was interrupted; its finished steps are kept",
+}
+
+
+def quantity(metric: str, value: float | None) -> str:
+    """`value` with the unit of `metric`: `49.8 %`, `51.3 tok/s`, `128.6 MiB`; a dash where there is none."""
+    if value is None:
+        return "–"
+    if metric.endswith("_bytes"):
+        return format_bytes(value)
+    if metric in _SHARES:
+        return f"{100 * value:.1f} %"
+    if metric in ("integrity", "smoke"):
+        return "passed" if value else "failed"
+    if metric == "decode_ratio":
+        return f"{value:.2f}x"
+    if metric == "kl_divergence":
+        return f"{value:.4f} nats"
+    return f"{value:.4g} {_UNITS.get(metric, '')}".strip()
+
+
+def interval(metric: str, low: float | None, high: float | None) -> str:
+    """`low` to `high`, or a dash; one figure where both read the same."""
+    if low is None or high is None:
+        return "–"
+    first, last = quantity(metric, low), quantity(metric, high)
+    return first if first == last else f"{first} to {last}"
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """The report in one paragraph: what was made, whether it passed, why this precision, at which figures."""
+    sentences = [
+        f"{document['model']} as {document['precision']} with {document['framework']} ({document['backend']}) "
+        f"{_VERDICTS[document['status']]}."
+    ]
+    if error := document.get("error"):
+        sentences.append(error["message"])
+    kept = next((rung for rung in document["rungs"] if rung["chosen"]), None)
+    if kept is not None:
+        sentences += _figures(document, kept)
+    sentences += _climb(document["rungs"])
+    sentences += _choice(document)
+    if note := document["reference"]["note"]:
+        sentences.append(f"The reference: {note.rstrip('.')}.")
+    return " ".join(sentences)
+
+
+def _figures(document: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
+    facts = []
+    if kept["quality_retention"] is not None:
+        distribution = document["validation"]["distribution"]
+        perplexity, tokens = distribution.get("perplexity", {}), distribution.get("tokens", 0)
+        detail = ""
+        if "artifact" in perplexity and "reference" in perplexity:
+            detail = (
+                f" (perplexity {perplexity['artifact']:.2f} against {perplexity['reference']:.2f} on {tokens:,} tokens)"
+            )
+        facts.append(f"keeps {quantity('quality_retention', kept['quality_retention'])} of the quality{detail}")
+    if kept["memory_ratio"] is not None:
+        facts.append(f"holds its weights in {quantity('memory_ratio', kept['memory_ratio'])} of the 16-bit bytes")
+    if kept["decode_ratio"] is not None:
+        facts.append(f"decodes {kept['decode_ratio']:.2f} times as fast")
+    if not facts:
+        return []
+    return [f"Against the {document['reference']['precision']} reference it {_listed(facts)}."]
+
+
+def _climb(rungs: list[dict[str, Any]]) -> list[str]:
+    """What the rungs that were not kept gave."""
+    sentences = []
+    for rung in rungs:
+        if not rung["chosen"]:
+            quality, size = (quantity(metric, rung[metric]) for metric in ("quality_retention", "memory_ratio"))
+            missed = f" (missed: {', '.join(rung['missed'])})" if rung["missed"] else ""
+            text = f"{quality} of the quality in {size} of the bytes{missed}"
+            sentences.append(f"{rung['precision']} was tried and not kept: {text}.")
+    return sentences
+
+
+def _choice(document: Mapping[str, Any]) -> list[str]:
+    """Why the plan chose this precision, in its own words, and what it predicted for the others."""
+    why = document.get("why") or {}
+    sentences = [f"{text.rstrip('.')}." for text in why.get("reasons", [])[:3]]
+    others = [
+        f"{other['precision']} {quantity('quality_retention', other['predicted_retention'])} "
+        f"in {quantity('artifact_bytes', other['artifact_bytes'])}"
+        for other in why.get("alternatives", [])[:4]
+        if other["predicted_retention"] is not None
+    ]
+    if others:
+        sentences.append(f"The plan predicted of the alternatives: {_listed(others)}.")
+    return sentences
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

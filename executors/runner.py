@@ -1,0 +1,235 @@
+"""Run a plan: lock its folder, do what is not done yet, climb the ladder, report.
+
+`plan.json` is written first and is final. A step that finished is verified (its key, and the content of what it wrote)
+and never repeated; one that did not leaves nothing under a final name. So a run that was killed at any moment goes on
+where it was, and running a finished folder again only checks it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from advisor.plan import Plan, Work, load_plan
+from executors import closing, packaging, report
+from executors.executor import Event, Executor, executor_for
+from executors.folder import (
+    RunFolder,
+    existing_folder,
+    locked,
+    open_folder,
+    read_status,
+    remove_partials,
+    require_disk,
+)
+from executors.gates import evaluate, merit, status_of
+from executors.report import Identity, Outcome, Rung
+from executors.schedule import Job, Schedule, rung_precision, schedule
+from executors.steps import StepRunner
+from knowledge.base import EXIT_INTERRUPTED, AdvisorError, write_json
+from probes.profile import HardwareProfile
+
+MEMORY_SHARE = 0.95  # of this machine's memory that a worker may hold: it ends before the system has to end something
+
+
+def run_plan(
+    plan: Plan,
+    run_dir: Path,
+    *,
+    machine: HardwareProfile,
+    escalate: bool = False,
+    on_event: Callable[[Event], None] = lambda _: None,
+    cancel: threading.Event | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Any]:
+    """Run `plan` in `run_dir`, or go on with it there; the report (DESIGN section 6).
+
+    `machine` is the one this runs on, as probed. `escalate` climbs the ladder while a required gate does not pass.
+    `on_event` gets `{"type": "step", "state": "started|done|cached|failed|skipped", "id", "title", "rung", "index",
+    "total", "seconds"}`, `{"type": "progress", "id", "done", "total", "text"}`, `{"type": "rung", "rung", "precision",
+    "text"}` and `{"type": "note", "text"}`.
+
+    A gate that does not pass is in the report, no error. Raises AdvisorError: what a step failed with (exit 6 or 7),
+    `interrupted` (exit 130, after Ctrl-C or `cancel`), `run-in-progress`, `other-plan`, `bad-plan`, `disk-full`.
+    """
+    jobs = schedule(plan)
+    assert plan.plan is not None
+    executor = executor or executor_for(plan.plan.framework)
+    folder = open_folder(run_dir)
+    with locked(folder):
+        remove_partials(folder)
+        _write_plan(folder, plan)
+        previous = report.stored(folder)
+        finished = previous is not None and (previous["status"] == "passed" or not escalate)
+        identity = report.identify(folder, plan, machine, lambda: executor.version, finished=finished)
+        memory = machine.main_memory
+        steps = StepRunner(
+            folder,
+            executor,
+            version=identity.framework_version,
+            threads=plan.plan.threads,
+            rss_limit_bytes=int(MEMORY_SHARE * (memory.limit_bytes or memory.total_bytes)) if memory else None,
+            emit=on_event,
+            cancel=cancel,
+            total=len(jobs.shared) + len(jobs.rungs[0]) + 1,
+        )
+        run = _Run(folder, plan, plan.plan, jobs, identity, escalate, steps)
+        try:
+            return run.complete(previous, machine)
+        except KeyboardInterrupt:
+            raise run.stopped("interrupted", _interrupted(folder)) from None
+        except AdvisorError as error:
+            if error.code == "cancelled":
+                raise run.stopped("interrupted", _interrupted(folder)) from error
+            raise run.stopped("error", error) from None
+
+
+def resume_run(run_dir: Path, **options: Any) -> dict[str, Any]:
+    """`run_plan`, with its options, of the plan that `run_dir` holds."""
+    return run_plan(load_plan(existing_folder(run_dir).path("plan.json")), run_dir, **options)
+
+
+def _write_plan(folder: RunFolder, plan: Plan) -> None:
+    """Write plan.json, or make sure that the one in the folder is this plan."""
+    path = folder.path("plan.json")
+    if not path.exists():
+        write_json(path, plan.as_json())
+    elif load_plan(path).as_json() != plan.as_json():
+        raise AdvisorError(
+            "other-plan",
+            f"{folder.root} is the folder of a run with another plan.",
+            f"go on with that one by: advisor run {folder.root}, or name another folder",
+        )
+
+
+def _interrupted(folder: RunFolder) -> AdvisorError:
+    message = "Interrupted; every finished step is kept."
+    return AdvisorError("interrupted", message, f"go on with: advisor run {folder.root}", EXIT_INTERRUPTED)
+
+
+@dataclass
+class _Run:
+    """One pass over the jobs of a run; `rungs` are those tried in it."""
+
+    folder: RunFolder
+    plan: Plan
+    work: Work
+    jobs: Schedule
+    identity: Identity
+    escalate: bool
+    steps: StepRunner
+    rungs: list[Rung] = field(default_factory=list)
+
+    def complete(self, previous: dict[str, Any] | None, machine: HardwareProfile) -> dict[str, Any]:
+        """Everything from the first job to the report; `previous` again where nothing was left to do."""
+        self._require_disk()
+        for job in self.jobs.shared:
+            self.steps.perform(job)
+        chosen = self._climb()
+        document = self._package(chosen)
+        cached = all(record.status in ("cached", "skipped") for record in self.steps.records)
+        if previous is not None and cached and closing.is_closed(self.folder):
+            return {**previous, "steps": [asdict(record) for record in self.steps.records]}
+        for note in closing.close(self.folder, document, self.steps.outputs, machine):
+            self.steps.note(note)
+        return document
+
+    def stopped(self, status: str, error: AdvisorError) -> AdvisorError:
+        """`error`, after the report says how far the run got. A report that cannot be written hides no error."""
+        with contextlib.suppress(AdvisorError):
+            closing.write_reports(self.folder, report.build(self._outcome(status, error=error)))
+        return error
+
+    def _require_disk(self) -> None:
+        """Before anything runs: the space that the unfinished steps of the first choice need, by the plan's estimate."""
+        jobs = (*self.jobs.shared, *self.jobs.rungs[0], self.jobs.package)
+        unfinished = [job.step.estimate.disk_bytes or 0 for job in jobs if not self._is_done(job)]
+        require_disk(self.folder, sum(unfinished), "This run")
+
+    def _is_done(self, job: Job) -> bool:
+        status = read_status(self.folder.step(job.name))
+        return status is not None and status.status == "done"
+
+    def _climb(self) -> int:
+        """Try rungs until the required gates pass; the rung to keep. Rungs that an earlier pass began count as asked for."""
+        begun = [k for k, jobs in enumerate(self.jobs.rungs) if any(map(self._is_done, jobs))]
+        last = len(self.jobs.rungs) - 1 if self.escalate else max(begun, default=0)
+        for k in range(last + 1):
+            if k:
+                rung = self.work.ladder[k - 1]
+                text = f"{rung_precision(self.work, k - 1)} did not pass. {rung.why}"
+                self.steps.emit({"type": "rung", "rung": k, "precision": rung.precision, "text": text})
+                self.steps.total += len(self.jobs.rungs[k])
+                require_disk(self.folder, rung.expected_bytes, rung.precision)
+            self.rungs.append(self._try(k))
+            if status_of(self.rungs[k].gates) == "passed":
+                return k
+        best = max(range(len(self.rungs)), key=lambda k: (merit(self.rungs[k].gates), -k))
+        if not self.rungs[best].performance:
+            self.rungs[best] = self._time(best)
+        return best
+
+    def _try(self, k: int) -> Rung:
+        """Make and validate rung `k`; time it too, which takes longest, unless something required has failed."""
+        for job in self.jobs.rungs[k]:
+            if not job.is_benchmark:
+                self.steps.perform(job)
+        rung = self._judge(k)
+        return self._time(k) if status_of(rung.gates) != "failed" else rung
+
+    def _time(self, k: int) -> Rung:
+        for job in self.jobs.rungs[k]:
+            if job.is_benchmark:
+                self.steps.perform(job)
+        return self._judge(k)
+
+    def _judge(self, k: int) -> Rung:
+        validation, performance = report.measured(self.jobs.rungs[k], self.steps.metrics)
+        size = sum(self.folder.path(path).stat().st_size for path in self._made(k))
+        return Rung(k, size, validation, performance, tuple(evaluate(self.work.gates, validation, performance)))
+
+    def _made(self, k: int) -> dict[str, str]:
+        """The model files of rung `k` and their hashes."""
+        return self.steps.outputs[self.jobs.artifacts[k]]
+
+    def _package(self, chosen: int) -> dict[str, Any]:
+        """Put the chosen rung's files under artifact/, with a card that tells what was measured; the report's document."""
+        status = status_of(self.rungs[chosen].gates)
+        card = packaging.model_card(report.build(self._outcome(status, chosen)))
+        sources = {self.folder.path(path): sha256 for path, sha256 in self._made(chosen).items()}
+        parameters = self.rungs[chosen].validation["integrity"].get("parameters", 0)
+        source_name = self._source().get("name", "")
+        name = packaging.artifact_name(self.work, source_name, parameters, rung_precision(self.work, chosen))
+        self.steps.perform(
+            self.jobs.package,
+            make=lambda out: packaging.package(sources, name, card, out),
+            depends={**self._made(chosen), "name": name, "card": hashlib.sha256(card.encode()).hexdigest()},
+        )
+        return report.build(self._outcome(status, chosen))
+
+    def _source(self) -> dict[str, Any]:
+        """What the acquire step found."""
+        return next((self.steps.metrics.get(j.name, {}) for j in self.jobs.shared if j.step.kind == "acquire"), {})
+
+    def _outcome(self, status: str, chosen: int | None = None, error: AdvisorError | None = None) -> Outcome:
+        files = self.steps.outputs.get(self.jobs.package.output, {})
+        artifact = [
+            {"path": path, "bytes": self.folder.path(path).stat().st_size, "sha256": sha256} for path, sha256 in files.items()
+        ]
+        return Outcome(
+            plan=self.plan,
+            work=self.work,
+            status=status,
+            identity=self.identity,
+            steps=tuple(self.steps.records),
+            rungs=tuple(self.rungs),
+            chosen=chosen,
+            artifact=artifact,
+            error=error,
+            source=self._source(),
+        )
