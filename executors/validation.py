@@ -1,26 +1,42 @@
-"""Judge an artifact against its 16-bit reference: integrity, smoke, distribution (DESIGN section 5).
+"""Judge an artifact against its 16-bit reference: smoke test, distribution, timing (DESIGN section 5).
 
 The model runs in a worker (executors.process); here its sums become figures with errors, and figures become verdicts.
-No numpy. A tier returns its part of report.json with `status` pass or fail and, when it fails, `code` and `reason`;
-what keeps a tier from reaching a verdict (a worker that dies, hangs or outgrows its memory) raises AdvisorError.
+A tier returns its part of report.json with `status` pass or fail and, when it fails, `code` and `reason`; what keeps a
+tier from reaching a verdict (a worker that dies, hangs or outgrows its memory) raises AdvisorError.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from executors.executor import Watch
+from executors.process import WorkerResult, interpreter_for, run_worker
+from knowledge.base import GIB, AdvisorError
+
 Verdict = Literal["pass", "fail", "inconclusive"]
 
-LIMITS = Path(__file__).parent / "data" / "validation_limits.toml"
 TEXT = Path(__file__).parent / "data" / "validation_text.txt"
+FRAMEWORK = "llama.cpp"
 
 RESAMPLES = 2000
 MINIMUM_BLOCKS = 20  # below this no interval is claimed, and every sampled gate is inconclusive
+MAXIMUM_BLOCKS = 500  # more are merged with their neighbours: the bootstrap stays under a second
+MEMORY_MARGIN = 1.10  # of the budget, while the smoke test runs
+VERDICTS = {"cannot-load", "non-finite-logits", "tokenizer-mismatch", "damaged-file"}  # what a worker finds wrong
+
+# Greedy, without sampling: the answers are shown, not judged for sense (near ties flip them).
+PROMPTS = (
+    "The capital of France is",
+    "def is_prime(n):",
+    "Once upon a time, in a small village by the sea,",
+)
+CHAT = ({"role": "user", "content": "Name three colours of the rainbow."},)
+ANSWER_TOKENS = 32
+LONGEST_REPETITION = 20
 
 
 def summarize(
@@ -34,7 +50,22 @@ def summarize(
     `low95` and `high95` are one-sided 95 % bounds, None with fewer than MINIMUM_BLOCKS blocks. Same input and seed,
     same output.
     """
-    raise NotImplementedError
+    figures = _figures(_sum(blocks))
+    units = _merged(blocks)
+    draw = random.Random(seed)
+    drawn = [_figures(_sum(draw.choices(units, k=len(units)))) for _ in range(resamples)]
+    errors = {key: _spread_of([one[key] for one in drawn], len(blocks)) for key in figures}
+    tokens = int(sum(block[0] for block in blocks))
+    perplexity = {key: figures[key] for key in ("reference", "artifact", "ratio")}
+    return {
+        "tokens": tokens,
+        "blocks": len(blocks),
+        "perplexity": {**perplexity, **errors["ratio"]},
+        "kl_divergence": {"mean": figures["kl"], "p99": kl_p99, "p999": kl_p999, **errors["kl"]},
+        "same_top1": {"value": figures["same_top1"], **errors["same_top1"]},
+        "retention": {"value": figures["retention"], **errors["retention"]},
+        "method": f"paired bootstrap over {len(units)} blocks, {resamples} resamples",
+    }
 
 
 def judge(op: str, limit: float, low: float | None, high: float | None) -> Verdict:
@@ -43,52 +74,63 @@ def judge(op: str, limit: float, low: float | None, high: float | None) -> Verdi
     `>=` passes if low >= limit, fails if high < limit; `<=` the other way round; otherwise, and where a bound is None,
     inconclusive: few samples never pass. A bound that is not finite fails.
     """
-    raise NotImplementedError
+    if low is None or high is None:
+        return "inconclusive"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "fail"
+    if op == ">=":
+        return "pass" if low >= limit else "fail" if high < limit else "inconclusive"
+    if op == "<=":
+        return "pass" if high <= limit else "fail" if low > limit else "inconclusive"
+    raise ValueError(f"{op!r} is not an operator of a gate")
 
 
-def limits_for(precision_class: str) -> dict[str, float | str]:
-    """The default limits of a nominal class of bits, `16-bit`, `8-bit`, `5-6-bit`, `4-bit`, `3-bit`, `2-bit`:
-    `kl_divergence`, `same_top1`, `perplexity_increase`, `retention`, `source`."""
-    raise NotImplementedError
+def paired_ratio(reference: Sequence[float], artifact: Sequence[float]) -> dict[str, float | None]:
+    """Median of artifact / reference over the pairs, with one-sided 95 % bounds.
 
-
-def paired_ratio(reference: Sequence[float], artifact: Sequence[float], *, seed: int = 0) -> dict[str, float | None]:
-    """Median of artifact / reference over the pairs, with one-sided 95 % bootstrap bounds (None below 5 pairs)."""
-    raise NotImplementedError
+    The bounds are order statistics (the sign test turned round): exact for any distribution, None below 5 pairs, since
+    the lowest of 4 lies above the median once in 16 times.
+    """
+    ratios = sorted(new / old for old, new in zip(reference, artifact, strict=True) if old > 0)
+    n = len(ratios)
+    rank, tail = 0, 0.5**n
+    while tail <= 0.05:
+        rank += 1
+        tail += math.comb(n, rank) * 0.5**n
+    bounds = (ratios[rank - 1], ratios[n - rank]) if rank else (None, None)
+    return {"value": _quantile(ratios, 0.5) if ratios else None, "low95": bounds[0], "high95": bounds[1]}
 
 
 def spread(samples: Sequence[float]) -> dict[str, float | int]:
-    """`median`, `iqr`, `p95` and `n` of samples (linear interpolation between order statistics)."""
-    raise NotImplementedError
-
-
-def integrity(
-    artifact: Path,
-    *,
-    reference: Path | None = None,
-    expected_types: Mapping[str, str] | None = None,
-    expected_bytes: int = 0,
-    log_path: Path,
-    **watch: Any,
-) -> dict[str, Any]:
-    """Tier 1 on a GGUF: nothing is run. `expected_types` maps tensor names to planned ggml types.
-
-    Returns `{"status", "code", "reason", "checks": [{"id", "status", "text"}], "bytes", "sha256", "tensors", "types"}`:
-    it parses, its tensors and shapes are the reference's, types as planned, size within 0.5 % of `expected_bytes`, no
-    scale that is NaN or infinite and no weight whose scales are zero.
-    """
-    raise NotImplementedError
+    """`median`, `iqr`, `p95` and `n` of at least one sample (linear interpolation between order statistics)."""
+    ordered = sorted(samples)
+    iqr = _quantile(ordered, 0.75) - _quantile(ordered, 0.25)
+    return {"median": _quantile(ordered, 0.5), "iqr": iqr, "p95": _quantile(ordered, 0.95), "n": len(ordered)}
 
 
 def smoke(
-    artifact: Path, *, context: int, memory_budget_bytes: int = 0, threads: int, log_path: Path, **watch: Any
+    artifact: Path, *, context: int, memory_budget_bytes: int = 0, threads: int, watch: Watch, **options: Any
 ) -> dict[str, Any]:
     """Tier 2: loads within the budget (+10 %), answers fixed prompts greedily with finite logits, does not repeat.
 
-    Returns `{"status", "code", "reason", "answers": [{"prompt", "text", "tokens"}], "load_seconds", "peak_rss_bytes",
-    "kv_bytes", "compute_bytes", "notes"}`.
+    Returns `{"status", "code", "reason", "answers": [{"prompt", "text", "tokens", "longest_repetition"}],
+    "load_seconds", "peak_rss_bytes", "kv_bytes", "compute_bytes", "notes"}`.
     """
-    raise NotImplementedError
+    request = {
+        "op": "smoke", "model": str(artifact), "n_ctx": context, "threads": threads, "prompts": PROMPTS, "chat": CHAT,
+        "max_tokens": ANSWER_TOKENS, **options,
+    }  # fmt: skip
+    try:
+        done = ask(request, watch, memory_budget_bytes)
+    except AdvisorError as error:
+        return _verdict(error)
+    result = {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
+    for answer in result["answers"]:
+        if answer["longest_repetition"] > LONGEST_REPETITION:
+            return {**failed("repetition", f"It repeats one token without end after {answer['prompt']!r}."), **result}
+    if not any(answer["text"].strip() for answer in result["answers"]):
+        return {**failed("empty-answers", "It answers nothing to any prompt."), **result}
+    return {"status": "pass", **result}
 
 
 def reference(
@@ -99,27 +141,139 @@ def reference(
     blocks: int,
     block_tokens: int,
     threads: int,
-    log_path: Path,
-    **watch: Any,
+    watch: Watch,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Score `model` on the shipped text and keep its log-probabilities in the folder `store` (replaced).
+    """Score `model` on the shipped text and keep its log-probabilities in the folder `store` (see worker.scoring).
 
-    Returns `{"tokens", "blocks", "perplexity", "bytes", "seconds", "peak_rss_bytes", "sha256"}`.
+    Windows hold as many blocks as fit `context`, so a token sees from 0 to `context` tokens before it, 224 on average
+    at 512. Returns `{"status", "tokens", "blocks", "perplexity", "bytes", "seconds", "peak_rss_bytes"}`.
     """
-    raise NotImplementedError
+    request = {
+        "op": "score", "mode": "reference", "model": str(model), "n_ctx": context, "threads": threads,
+        "text": str(TEXT), "store": str(store), "blocks": blocks, "block_tokens": block_tokens, **options,
+    }  # fmt: skip
+    try:
+        done = ask(request, watch)
+    except AdvisorError as error:
+        return _verdict(error)
+    index = done.result
+    return {
+        "status": "pass",
+        "tokens": index["rows"],
+        "blocks": index["rows"] // index["block_tokens"],
+        "perplexity": index["perplexity"],
+        "bytes": index["bytes"],
+        "seconds": done.seconds,
+        "peak_rss_bytes": done.peak_rss_bytes,
+    }
 
 
 def distribution(
-    artifact: Path, store: Path, *, threads: int, log_path: Path, seed: int = 0, **watch: Any
+    artifact: Path, store: Path, *, context: int, threads: int, watch: Watch, seed: int = 0, **options: Any
 ) -> dict[str, Any]:
-    """Tier 3: the artifact against a stored reference on the same token ids. `summarize`, plus `status`, `code`,
-    `reason`, `seconds`, `peak_rss_bytes`. Fails with `tokenizer-mismatch` or `non-finite-logits`; whether the figures
-    are good enough is the gates' business (`judge`)."""
-    raise NotImplementedError
+    """Tier 3: the artifact against a stored reference on the same token ids, in the same windows.
+
+    `summarize` with `status`, `seconds` and `peak_rss_bytes`. Fails with `tokenizer-mismatch` or `non-finite-logits`;
+    whether the figures are good enough is the gates' business (`judge`).
+    """
+    request = {
+        "op": "score", "mode": "compare", "model": str(artifact), "n_ctx": context, "threads": threads,
+        "text": str(TEXT), "store": str(store), **options,
+    }  # fmt: skip
+    try:
+        done = ask(request, watch)
+    except AdvisorError as error:
+        return _verdict(error)
+    found = done.result
+    figures = summarize(found["blocks"], kl_p99=found["kl_p99"], kl_p999=found["kl_p999"], seed=seed)
+    return {"status": "pass", **figures, "seconds": done.seconds, "peak_rss_bytes": done.peak_rss_bytes}
 
 
 def benchmark(
-    model: Path, *, context: int, prompt_tokens: int, decode_tokens: int, threads: int, log_path: Path, **watch: Any
+    model: Path, *, context: int, prompt_tokens: int, decode_tokens: int, threads: int, watch: Watch, **options: Any
 ) -> dict[str, float]:
-    """One sample in a fresh process: `load_seconds`, `prefill_tps`, `ttft_ms`, `decode_tps`, `peak_rss_bytes`."""
-    raise NotImplementedError
+    """One sample in a fresh process, after a warm-up: `load_seconds`, `prefill_tps`, `ttft_ms`, `decode_tps`,
+    `peak_rss_bytes`."""
+    request = {
+        "op": "bench", "model": str(model), "n_ctx": context, "threads": threads, "text": str(TEXT),
+        "prompt_tokens": prompt_tokens, "decode_tokens": decode_tokens, **options,
+    }  # fmt: skip
+    done = ask(request, watch)
+    timed = {key: done.result[key] for key in ("load_seconds", "prefill_tps", "ttft_ms", "decode_tps")}
+    return {**timed, "peak_rss_bytes": done.peak_rss_bytes}
+
+
+def ask(request: dict[str, Any], watch: Watch, memory_budget_bytes: int = 0) -> WorkerResult:
+    """The worker's answer, within the watch's limits and, where there is one, the memory budget."""
+    limit = watch.rss_limit_bytes
+    if memory_budget_bytes:
+        budget = round(MEMORY_MARGIN * memory_budget_bytes)
+        limit = min(limit, budget) if limit is not None else budget
+    return run_worker(
+        interpreter_for(FRAMEWORK),
+        FRAMEWORK,
+        request,
+        log_path=watch.log_path,
+        on_event=watch.on_event,
+        time_limit_seconds=watch.time_limit_seconds,
+        silence_limit_seconds=watch.silence_limit_seconds,
+        rss_limit_bytes=limit,
+        # Addresses are more than memory (mapped files, stacks, libraries): a backstop for growth between two looks.
+        address_limit_bytes=None if limit is None else 2 * limit + 4 * GIB,
+        cancel=watch.cancel,
+    )
+
+
+def _verdict(error: AdvisorError) -> dict[str, Any]:
+    """A failed tier if the worker found the model itself wrong; otherwise the error goes on."""
+    if error.code not in VERDICTS:
+        raise error
+    return failed(error.code, error.message)
+
+
+def failed(code: str, reason: str) -> dict[str, Any]:
+    return {"status": "fail", "code": code, "reason": reason}
+
+
+def _sum(blocks: Sequence[Sequence[float]]) -> list[float]:
+    return [math.fsum(column) for column in zip(*blocks, strict=True)]
+
+
+def _merged(blocks: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The blocks, neighbours added together where there are more than MAXIMUM_BLOCKS."""
+    size = -(-len(blocks) // MAXIMUM_BLOCKS)
+    return [_sum(blocks[start : start + size]) for start in range(0, len(blocks), size)]
+
+
+def _figures(total: Sequence[float]) -> dict[str, float]:
+    tokens, kl, same, nll_reference, nll_artifact = total
+    difference = (nll_artifact - nll_reference) / tokens
+    return {
+        "reference": _exp(nll_reference / tokens),
+        "artifact": _exp(nll_artifact / tokens),
+        "ratio": _exp(difference),
+        "retention": _exp(-difference),
+        "kl": kl / tokens,
+        "same_top1": same / tokens,
+    }
+
+
+def _exp(x: float) -> float:
+    return math.exp(min(x, 700.0))  # garbage may be worse than a double can say
+
+
+def _spread_of(drawn: Sequence[float], blocks: int) -> dict[str, float | None]:
+    if blocks < MINIMUM_BLOCKS:
+        return {"stderr": None, "low95": None, "high95": None}
+    ordered = sorted(drawn)
+    mean = math.fsum(drawn) / len(drawn)
+    stderr = math.sqrt(math.fsum((one - mean) ** 2 for one in drawn) / (len(drawn) - 1))
+    return {"stderr": stderr, "low95": _quantile(ordered, 0.05), "high95": _quantile(ordered, 0.95)}
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)

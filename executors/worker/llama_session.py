@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import llama_cpp as llama
@@ -25,19 +26,24 @@ Logits = NDArray[np.float32]
 
 SCORE_BATCH = 128  # logits of one batch are kept whole: 128 rows of a 152k vocabulary are 78 MB
 LEAST_CONTEXT = 16
-_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+_DEBUG, _ERROR, _CONTINUED = 1, 4, 5  # ggml_log_level (llama.cpp ggml/include/ggml.h)
 _BUFFER = re.compile(r"(KV|compute|model) buffer size\s*=\s*([0-9.]+) MiB")
 _STEP = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 
 _errors: collections.deque[str] = collections.deque(maxlen=4)
 _buffers: dict[str, float] = collections.defaultdict(float)
+_last_level = 0
 
 
-@llama.llama_log_callback
+@llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _data: Any) -> None:
+    global _last_level
+    _last_level = level = _last_level if level == _CONTINUED else level
+    if level == _DEBUG:
+        return
     os.write(2, text)
     words = text.decode("utf-8", "replace")
-    if level == _ERROR_LEVEL and words.strip():
+    if level == _ERROR and words.strip():
         _errors.append(" ".join(words.split()))
     if found := _BUFFER.search(words):
         _buffers[found[1].lower()] += float(found[2]) * 1024**2
@@ -45,7 +51,7 @@ def _on_log(level: int, text: bytes, _data: Any) -> None:
         progress(int(step[1]), int(step[2]), "quantizing")
 
 
-@llama.llama_progress_callback
+@llama.llama_progress_callback  # type: ignore[untyped-decorator]
 def _on_load(share: float, _data: Any) -> bool:
     progress(round(share * 100), 100, "loading the model")
     return True
@@ -81,7 +87,7 @@ class Session:
 
 def load_model(path: str, *, gpu_layers: int = 0, vocab_only: bool = False) -> Any:
     """The model in the file `path`, mapped into memory; its layers on the CPU unless `gpu_layers` says otherwise."""
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         raise WorkerError("cannot-load", f"There is no model file at {path}.")
     params = llama.llama_model_default_params()
     params.n_gpu_layers = gpu_layers

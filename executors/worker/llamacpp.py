@@ -55,11 +55,11 @@ def quantize(request: Request) -> dict[str, Any]:
     """Write `input` to `output` as `type`, a GGUF file type (Q4_K_M, Q8_0; F16 dequantizes).
 
     `tensor_types` [{"pattern", "type"}] wins for tensors whose name contains the pattern; `token_embedding_type` and
-    `output_tensor_type` for those two; `threads`; `allow_requantize` for a source that is quantized already. `output` is
-    flushed to disk and removed on failure. Returns `bytes`, `seconds`. Raises `same-file` and `quantize-failed`.
+    `output_tensor_type` for those two; `threads`; `allow_requantize` for a source that is quantized already. `output`
+    is flushed to disk, and removed on failure. Returns `bytes`, `seconds`. Raises `same-file` and `quantize-failed`.
     """
     source, output = Path(request["input"]), Path(request["output"])
-    if source.resolve() == output.resolve() or (output.exists() and os.path.samefile(source, output)):
+    if source.resolve() == output.resolve() or (output.exists() and source.samefile(output)):
         raise WorkerError("same-file", "The output is the input: quantizing would destroy it.")
     params = llama.llama_model_quantize_default_params()
     params.ftype = _file_type(str(request["type"]))
@@ -177,8 +177,7 @@ def score(request: Request) -> dict[str, Any]:
     windows. The tokenizers are compared before anything is computed. Raises `tokenizer-mismatch`, `text-too-short`.
     """
     session = open_session(request, batch_tokens=SCORE_BATCH)
-    with open(request["text"], "rb") as file:
-        text = file.read(MAX_TEXT_BYTES).decode("utf-8")
+    text = _text(request)
     tokens = tokenize(session.vocab, text, special=False)
     store = Path(request["store"])
     if request["mode"] == "reference":
@@ -206,6 +205,11 @@ def score(request: Request) -> dict[str, Any]:
     return scoring.compare(pieces, store, index)
 
 
+def _text(request: Request) -> str:
+    with Path(request["text"]).open("rb") as file:
+        return file.read(MAX_TEXT_BYTES).decode("utf-8")
+
+
 def _check_tokenizer(session: Session, tokens: Tokens, expected: Tokens, index: dict[str, Any]) -> None:
     if session.vocabulary != index["vocabulary"]:
         message = f"The artifact has {session.vocabulary} tokens and the reference has {index['vocabulary']}."
@@ -224,8 +228,7 @@ def bench(request: Request) -> dict[str, Any]:
     `decode_tps`, `prompt_tokens`, `decode_tokens`.
     """
     session = open_session(request, batch_tokens=BENCH_BATCH)
-    with open(request["text"], "rb") as file:
-        text = file.read(MAX_TEXT_BYTES).decode("utf-8")
+    text = _text(request)
     decode_tokens = max(1, min(int(request["decode_tokens"]), session.n_ctx // 2))
     prompt = tokenize(session.vocab, text, special=False)
     prompt = np.resize(prompt, max(1, min(int(request["prompt_tokens"]), session.n_ctx - decode_tokens)))

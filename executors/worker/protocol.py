@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import math
 import os
@@ -24,6 +25,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 Request = Mapping[str, Any]
@@ -71,6 +73,10 @@ def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
     except WorkerError as error:
         traceback.print_exc()
         status = _fail(error.code, error.message)
+    except OSError as error:
+        traceback.print_exc()
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        status = _fail("disk-full" if full else "worker-error", "No space is left to write." if full else str(error))
     except MemoryError:
         traceback.print_exc()
         status = _fail("worker-memory", "The worker ran out of the memory that it was allowed.")
@@ -96,7 +102,8 @@ def metric(name: str, value: Any) -> None:
 
 def peak_rss_bytes() -> int:
     """The largest resident memory of this process so far, in bytes."""
-    with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/self/status", encoding="ascii") as status:
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) * 1024
     if sys.platform == "win32":
         return 0  # the parent samples

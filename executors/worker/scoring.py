@@ -121,7 +121,7 @@ def read_tokens(store: Path, index: Mapping[str, Any]) -> NDArray[np.int32]:
 def compare(pieces: Pieces, store: Path, index: Mapping[str, Any]) -> dict[str, Any]:
     """Compare an artifact's `pieces` with the reference in `store`.
 
-    Returns `blocks`: per block of `block_tokens` rows `[tokens, KL, same top-1, nll reference, nll artifact]`, sums all;
+    Returns `blocks`: per block of `block_tokens` rows `[tokens, KL, same top-1, nll reference, nll artifact]`, sums;
     and `kl_p99`, `kl_p999`, `kl_max` over tokens. Raises WorkerError `non-finite-logits` and `bad-reference`.
     """
     rows, vocabulary = int(index["rows"]), int(index["vocabulary"])
