@@ -43,16 +43,25 @@ _LOADER_BYTES = 9 * 1024**2  # model loader 5 MiB and scheduler 4 MiB (gguf-pars
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """Bytes needed in one pool. `parts` are (name, bytes, source), adding up to `total_bytes`."""
+    """Bytes needed in one pool. `parts` are (name, bytes, source), adding up to `total_bytes`.
+
+    `evictable_bytes` are resident besides but not needed: pages of a mapped file whose weights were copied. The
+    resident peak that a process shows is `peak_rss_bytes`.
+    """
 
     weights_bytes: int
     kv_bytes: int
     overhead_bytes: int
     parts: tuple[Part, ...]
+    evictable_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return self.weights_bytes + self.kv_bytes + self.overhead_bytes
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        return self.total_bytes + self.evictable_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +141,9 @@ def _pad(tokens: int) -> int:
 
 
 def overhead_parts(
-    spec: ModelSpec, sizes: WeightSizes, framework: str, backend: str, context: int, concurrency: int = 1
+    spec: ModelSpec, framework: str, backend: str, context: int, concurrency: int = 1
 ) -> tuple[Part, ...]:
-    """What the runtime needs besides weights and cache: activations, logits, tokenizer, rearranged weights, itself.
+    """What the runtime needs besides weights and cache: activations, logits, tokenizer, itself.
 
     On a CPU only memory that is written to counts, and the logits of one token suffice; on a device the buffers count
     as they are allocated, with the logits of a whole batch of tokens.
@@ -156,8 +165,6 @@ def overhead_parts(
         parts.append(
             ("tokenizer and loader", _LOADER_BYTES + spec.vocab * _VOCABULARY_BYTES, "gguf-parser-go @8dc7a62")
         )
-    if row.repack_share:
-        parts.append(("weights rearranged for the kernels", round(sizes.tensor_bytes * row.repack_share), row.source))
     parts.append((f"{framework} itself", row.footprint_bytes, row.source))
     return tuple(parts)
 
@@ -173,12 +180,13 @@ def memory_need(
 ) -> MemoryNeed:
     """Everything that lies in the engine's pool while the model runs. All experts count: all are resident."""
     cache = cache_parts(spec, context, concurrency, kv_type, framework, backend)
-    overhead = overhead_parts(spec, sizes, framework, backend, context, concurrency)
+    overhead = overhead_parts(spec, framework, backend, context, concurrency)
     return MemoryNeed(
         weights_bytes=sizes.tensor_bytes,
         kv_bytes=sum(size for _, size, _ in cache),
         overhead_bytes=sum(size for _, size, _ in overhead),
         parts=(("weights", sizes.tensor_bytes, "tensor shapes and the precision's rules"), *cache, *overhead),
+        evictable_bytes=sum(sizes.matrix_bytes.get(name, 0) for name in _overhead(framework, backend).repack_types),
     )
 
 

@@ -17,7 +17,7 @@ class Overhead:
 
     `footprint_bytes` is the process without a model; `activation_bytes` the width of an activation; `ubatch` how many
     tokens are computed at once; `allocated` whether buffers count in full even where nothing was written to them;
-    `repack_share` what of the weights is held twice, rearranged for the kernels.
+    `repack_types` are the ggml types that the kernels keep a rearranged copy of.
     """
 
     framework: str
@@ -26,7 +26,7 @@ class Overhead:
     activation_bytes: int
     ubatch: int
     allocated: bool
-    repack_share: float
+    repack_types: tuple[str, ...]
     source: str
 
 
@@ -69,7 +69,7 @@ def overheads() -> dict[tuple[str, str], Overhead]:
                 int(row["activation_bytes"]),
                 int(row["ubatch"]),
                 row["allocated"] == "yes",
-                float(row["repack_share"]),
+                tuple(row["repack_types"].split()),
                 row["source"],
             )
             for row in csv.DictReader(file)

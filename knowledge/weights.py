@@ -37,7 +37,7 @@ _SAFETENSORS_ENTRY = 110
 class WeightSizes:
     """`tensor_bytes` are the weights alone, `file_bytes` what lies on disk. `ratio` is to 2 bytes per parameter.
 
-    `by_role` are tensor bytes by role; `nominal_bits` those of the largest share of weights for a mix, else the
+    `by_role` are tensor bytes by role, `matrix_bytes` those of layer weights by stored type (GGUF); `nominal_bits` those of the largest share of weights for a mix, else the
     precision's; `fallback_share` the share of weights whose type was replaced because a row did not divide.
     """
 
@@ -45,6 +45,7 @@ class WeightSizes:
     file_bytes: int
     bits_per_weight: float
     by_role: dict[str, int]
+    matrix_bytes: dict[str, int]
     nominal_bits: int
     fallback_share: float
     ratio: float
@@ -58,6 +59,7 @@ class _Part:
     elements: int
     nominal_bits: int
     fallback: bool = False
+    type: str = ""
 
 
 _cache: dict[tuple[ModelSpec, str, str, bool, str], WeightSizes] = {}
@@ -128,8 +130,11 @@ def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> W
         extra = _ONNX_GRAPH + tokenizer_bytes(spec.vocab)
         note = "sizes of ONNX models are within about 2 %: which tensors are shared depends on the builder's version"
     by_role: dict[str, int] = {}
+    by_type: dict[str, int] = {}
     shares: dict[int, int] = {}
     for part in parts:
+        if part.type and part.group.layers:
+            by_type[part.type] = by_type.get(part.type, 0) + part.bytes
         by_role[part.group.role] = by_role.get(part.group.role, 0) + part.bytes
         shares[part.nominal_bits] = shares.get(part.nominal_bits, 0) + part.elements
     total = sum(by_role.values())
@@ -140,6 +145,7 @@ def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> W
         file_bytes=total + extra,
         bits_per_weight=8 * total / elements,
         by_role=by_role,
+        matrix_bytes=by_type,
         nominal_bits=max(shares, key=lambda bits: shares[bits]) if mixed else precision.nominal_bits,
         fallback_share=sum(p.elements for p in parts if p.fallback) / elements,
         ratio=total / (2 * spec.params),
@@ -193,7 +199,10 @@ def _gguf_by_tensor(
     spec: ModelSpec, ftype: str, overrides: tuple[tuple[str, str], ...], imatrix: bool
 ) -> Iterator[_Part]:
     for tensor, kind in ggml.tensor_types(tensors_of(spec), spec, ftype, overrides, imatrix):
-        group = TensorGroup(tensor.name, tensor.role, tensor.row_length, tensor.rows, (), tensor.dimensions)
+        group = TensorGroup(
+            tensor.name, tensor.role, tensor.row_length, tensor.rows, () if tensor.layer is None else (tensor.layer,),
+            tensor.dimensions,
+        )  # fmt: skip
         yield _gguf_part(group, kind, 1)
 
 
@@ -206,6 +215,7 @@ def _gguf_part(group: TensorGroup, wanted: str, count: int) -> _Part:
         elements=group.row_length * group.rows * count,
         nominal_bits=_nominal(name),
         fallback=name != wanted,
+        type=name,
     )
 
 
