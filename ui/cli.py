@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from knowledge.base import EXIT_INTERRUPTED, EXIT_STEP_FAILED, AdvisorError
-from ui.command import Answer, Parser, nearest
+from ui.command import Answer, Parser, nearest, to_json
 
 if TYPE_CHECKING:
     import argparse
@@ -106,11 +105,6 @@ def _print(answer: Answer, as_json: bool) -> None:
     else:
         answer.show()
         sys.stdout.flush()
-
-
-def to_json(document: dict[str, Any]) -> str:
-    """ASCII, so that it reads the same under every locale; the keys stand in the contract's order."""
-    return json.dumps(document, indent=1, allow_nan=False)
 
 
 def _show_help() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,11 @@ class _Once(argparse.Action):
             raise AdvisorError("bad-option", f"{self.option_strings[0]} was given twice.", hint)
         parser._given.add(self.dest)
         setattr(namespace, self.dest, values)
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """ASCII, so that it reads the same under every locale; the keys stand in the contract's order."""
+    return json.dumps(document, indent=1, allow_nan=False)
 
 
 def nearest(word: str, accepted: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowledge.base import EXIT_INFEASIBLE, EXIT_NEEDS_INPUT, EXIT_OK, AdvisorError, read_json, write_json
-from ui.command import Answer, Parser
+from ui.command import Answer, Parser, to_json
 from ui.plan_options import add_constraints, constraints_from
 
 if TYPE_CHECKING:
@@ -132,12 +132,7 @@ def _schema() -> Answer:
 
     schema = Plan.model_json_schema(mode="serialization")
 
-    def show() -> None:
-        from ui.cli import to_json
-
-        print(to_json(schema))
-
-    return Answer(schema, show)
+    return Answer(schema, lambda: print(to_json(schema)))
 
 
 def _target(name: str | None, option: str, schema: str) -> Path | None:

@@ -6,7 +6,7 @@ import argparse
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knowledge.base import (
     EXIT_GATE_FAILED,
@@ -14,8 +14,9 @@ from knowledge.base import (
     EXIT_STEP_FAILED,
     AdvisorError,
     advisor_home,
+    read_json,
 )
-from ui.command import Answer, Parser
+from ui.command import Answer, Parser, to_json
 
 if TYPE_CHECKING:
     from advisor.plan import Plan
@@ -106,7 +107,59 @@ def _new_folder(plan: Plan) -> Path:
 
 def checklist_options(parser: Parser) -> None:
     parser.add_argument("plan", metavar="PLAN.json|RUN_DIR", help="a plan, or the folder of a run")
-    parser.value("--format", "md|json", "Markdown or JSON instead of the table", dest="format", choices=None)
+    parser.value("--format", "table|md|json", "how to print it (default: table)", dest="format")
+
+
+def checklist(arguments: argparse.Namespace) -> Answer:
+    shown_as = arguments.format or "table"
+    if shown_as not in ("table", "md", "json"):
+        raise AdvisorError("bad-option", f"--format: {shown_as!r} is not one of table, md, json.", "write --format md")
+    document = _checklist_of(Path(arguments.plan))
+
+    def show() -> None:
+        if shown_as == "json":
+            print(to_json(document))
+        elif shown_as == "md":
+            from executors.check import checklist_markdown
+
+            print(checklist_markdown(document), end="")
+        else:
+            _show_checklist(document)
+
+    return Answer(document, show)
+
+
+def _checklist_of(source: Path) -> dict[str, Any]:
+    """The checklist of a run as it was last checked, or that of a plan, with everything to do."""
+    from advisor.plan import load_plan
+    from executors.check import SCHEMA, checklist_document
+
+    path = source / "plan.json" if source.is_dir() else source
+    if source.is_dir() and (source / "checklist.json").is_file():
+        document = read_json(source / "checklist.json", "checklist")
+        if isinstance(document, dict) and document.get("schema") == SCHEMA:
+            return document
+    plan = load_plan(path)
+    if plan.plan is None:
+        raise AdvisorError("not-executable", f"{path} decides nothing yet.", "answer its question first")
+    return checklist_document(plan.plan.checklist, {})
+
+
+def check_options(parser: Parser) -> None:
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a finished run")
+
+
+def check(arguments: argparse.Namespace) -> Answer:
+    from executors.check import check_run, failed
+
+    document = check_run(Path(arguments.run_dir))
+    return Answer(document, lambda: _show_checklist(document), EXIT_GATE_FAILED if failed(document) else EXIT_OK)
+
+
+def _show_checklist(document: dict[str, Any]) -> None:
+    from ui.view_run import show_checklist
+
+    show_checklist(document)
 
 
 def history_options(parser: Parser) -> None:
