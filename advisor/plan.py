@@ -37,6 +37,7 @@ def inside(path: str) -> str:
 
 
 RunPath = Annotated[str, AfterValidator(inside)]
+NoOrRunPath = Annotated[str, AfterValidator(lambda path: path and inside(path))]
 
 
 class _Document(BaseModel):
@@ -185,7 +186,7 @@ class ValidateSettings(_Document):
     kind: Literal["validate"] = "validate"
     tier: Tier
     artifact: RunPath = "artifact"
-    reference: RunPath = ""
+    reference: NoOrRunPath = ""
     context: Annotated[int, Field(ge=16, le=2**20)] = 512
     blocks: Annotated[int, Field(ge=2, le=10_000)] = 50
     block_tokens: Annotated[int, Field(ge=8, le=4096)] = 64
