@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -103,6 +102,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Writes to a sibling ending in `.partial`, flushes, fsyncs, renames. On any failure the sibling is removed; an
     OSError becomes one AdvisorError (`unwritable`, `disk-full`).
     """
+    import tempfile  # imported late: 6 ms that only writers need
+
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
