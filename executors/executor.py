@@ -36,13 +36,14 @@ class Task:
 
     `paths`: `input` and `output` of convert and quantize; `artifact`, `reference` (and `store`, the stored scores) of
     validate and benchmark; the reference tier writes its scores to `output`. `output` is a temporary name that does not
-    exist: the runner renames it when the step is done.
+    exist: the runner renames it when the step is done. `made` says how the artifact was made, if it was quantized.
     """
 
     settings: ConvertSettings | QuantizeSettings | ValidateSettings | BenchmarkSettings
     paths: Mapping[str, Path]
     threads: int
     watch: Watch
+    made: QuantizeSettings | None = None
 
 
 class Executor(Protocol):

@@ -201,7 +201,9 @@ def _why(plan: Plan, work: Work) -> dict[str, Any]:
             "basis": r.quality.basis,
         }
         for r in plan.recommendations
-        if chosen is not None and (r.model, r.framework) == (chosen.model, chosen.framework) and r.precision != work.precision
+        if chosen is not None
+        and (r.model, r.framework) == (chosen.model, chosen.framework)
+        and r.precision != work.precision
     ]
     return {"reasons": [reason.text for reason in chosen.reasons] if chosen else [], "alternatives": others}
 

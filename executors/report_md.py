@@ -9,7 +9,7 @@ from typing import Any
 from executors.report_text import LABELS, interval, quantity, summary
 from knowledge.base import format_bytes, printable
 
-_SPECIAL = re.compile(r"[\\`*_\[\]<>|#~&@]")
+_SPECIAL = re.compile(r"^[>+-]|[\\`*\[\]<|#~&@]|(?<!\w)_|_(?!\w)")
 
 
 def escape(value: object) -> str:

@@ -146,7 +146,7 @@ class _Run:
         return error
 
     def _require_disk(self) -> None:
-        """Before anything runs: the space that the unfinished steps of the first choice need, by the plan's estimate."""
+        """Before anything runs: the space that the unfinished steps of the first choice need, as estimated."""
         jobs = (*self.jobs.shared, *self.jobs.rungs[0], self.jobs.package)
         unfinished = [job.step.estimate.disk_bytes or 0 for job in jobs if not self._is_done(job)]
         require_disk(self.folder, sum(unfinished), "This run")
@@ -156,7 +156,7 @@ class _Run:
         return status is not None and status.status == "done"
 
     def _climb(self) -> int:
-        """Try rungs until the required gates pass; the rung to keep. Rungs that an earlier pass began count as asked for."""
+        """Try rungs until the required gates pass; the rung to keep. A rung that an earlier pass began is tried."""
         begun = [k for k, jobs in enumerate(self.jobs.rungs) if any(map(self._is_done, jobs))]
         last = len(self.jobs.rungs) - 1 if self.escalate else max(begun, default=0)
         for k in range(last + 1):
@@ -198,7 +198,7 @@ class _Run:
         return self.steps.outputs[self.jobs.artifacts[k]]
 
     def _package(self, chosen: int) -> dict[str, Any]:
-        """Put the chosen rung's files under artifact/, with a card that tells what was measured; the report's document."""
+        """Put the chosen rung's files under artifact/, with a card of what was measured; the report's document."""
         status = status_of(self.rungs[chosen].gates)
         card = packaging.model_card(report.build(self._outcome(status, chosen)))
         sources = {self.folder.path(path): sha256 for path, sha256 in self._made(chosen).items()}
@@ -219,7 +219,8 @@ class _Run:
     def _outcome(self, status: str, chosen: int | None = None, error: AdvisorError | None = None) -> Outcome:
         files = self.steps.outputs.get(self.jobs.package.output, {})
         artifact = [
-            {"path": path, "bytes": self.folder.path(path).stat().st_size, "sha256": sha256} for path, sha256 in files.items()
+            {"path": path, "bytes": self.folder.path(path).stat().st_size, "sha256": sha256}
+            for path, sha256 in files.items()
         ]
         return Outcome(
             plan=self.plan,

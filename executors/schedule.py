@@ -36,7 +36,8 @@ SCORES = "work/reference-scores"  # where the reference tier's log-probabilities
 @dataclass(frozen=True, slots=True)
 class Job:
     """A step with its place in the run folder. `name` is its folder under steps/; `inputs` maps what an input is to the
-    executor (`input`, `artifact`, `reference`, `store`) to its path; `output` is what it makes, if anything."""
+    executor (`input`, `artifact`, `reference`, `store`) to its path; `output` is what it makes, if anything; `made` is
+    how its rung's artifact is quantized."""
 
     name: str
     step: Step
@@ -44,6 +45,7 @@ class Job:
     inputs: dict[str, str] = field(default_factory=dict)
     output: str = ""
     rung: int | None = None
+    made: QuantizeSettings | None = None
 
     @property
     def skipped(self) -> bool:
@@ -168,7 +170,9 @@ def _job(index: int, step: Step, rung: int | None, work: Work, artifact: str, st
         inputs = {"artifact": artifact, "reference": settings.reference}
     elif isinstance(settings, PackageSettings):
         output = "artifact"
-    return Job(name, step, settings, inputs, output, rung)
+    quantized = next((s.settings for s in work.steps if isinstance(s.settings, QuantizeSettings)), None)
+    made = _on_rung(quantized, work.ladder[rung - 1]) if quantized and rung else quantized
+    return Job(name, step, settings, inputs, output, rung, made if rung is not None else None)
 
 
 def _on_rung(settings: QuantizeSettings, rung: Rung) -> QuantizeSettings:

@@ -77,7 +77,9 @@ class StepRunner:
         hashes = {
             f"{role}:{path}": digest for role, top in job.inputs.items() for path, digest in self.outputs[top].items()
         }
-        key = step_key(job.settings.model_dump(mode="json"), {**hashes, **(depends or {})}, self.version)
+        made = job.made.model_dump(mode="json") if job.made else None
+        settings = {**job.settings.model_dump(mode="json"), "made": made, "threads": self.threads}
+        key = step_key(settings, {**hashes, **(depends or {})}, self.version)
         before = read_status(step)
         if before is None and (step / "status.json").exists():
             self.note(f"{job.step.id}: its status is damaged; it is done again.")
@@ -156,7 +158,7 @@ class StepRunner:
             rss_limit_bytes=self.rss_limit_bytes,
             cancel=self.cancel,
         )
-        return self.executor.run(Task(job.settings, paths, self.threads, watch))
+        return self.executor.run(Task(job.settings, paths, self.threads, watch, job.made))
 
     def _hear(self, job: Job, step: Path, event: Event) -> None:
         """Pass a worker's progress on; keep its metrics in metrics.jsonl."""
