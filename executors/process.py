@@ -42,7 +42,7 @@ MODULES = {"llama.cpp": "llama_cpp", "openvino": "openvino", "olive": "olive", "
 EXTRAS = {"llama.cpp": "llamacpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx"}
 
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 5.0  # from the worker's last word to its end
+GRACE_SECONDS = 2.0  # from the worker's last word to its end
 MAX_LINE_BYTES = 8 * MIB
 MAX_LOG_BYTES = 64 * MIB
 _EVENTS = {"progress", "metric", "result", "error"}
