@@ -13,7 +13,6 @@ part of a name; a name inside a longer text; a family pattern (before parts, whe
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,42 +21,13 @@ from typing import NamedTuple
 
 from knowledge.base import EXIT_NEEDS_INPUT, AdvisorError, printable
 from knowledge.chips import gpu_generation, load_chips, load_families, load_products, npu_generation
+from knowledge.names import BRANDS, MODIFIERS, VENDORS, compact, letters, normalize, runs, split_memory, without_mac
 from knowledge.records import Chip, ChipFamily, Confidence, Product
 
-# Words that name a brand or a line: true of a chip, but never needed to tell it from others.
-_BRANDS = frozenset(
-    "nvidia geforce rtx gtx tesla amd radeon rx instinct intel core arc apple qualcomm snapdragon raspberry rockchip "
-    "mediatek dimensity google samsung galaxy aws jetson ryzen xeon epyc microsoft".split()
-)
-# Words that make another product of a name: never ignored.
-_MODIFIERS = frozenset("ti super xt xtx gre d s m pro max ultra plus mini nano laptop elite lite hx xl".split())
-_NOISE = frozenset(
-    "cpu gpu npu apu graphics processor processors chip soc with w the generation platform accelerator compute device "
-    "board computer pc system silicon bionic machine model rev edition developer kit devkit dev module".split()
-)
 _MAX_CANDIDATES = 8
 # Within this ratio two bandwidths or rates are the same to a plan: smaller than the prediction intervals.
 _SAME_RATE = 1.15
 
-_VENDORS = frozenset({"nvidia", "amd", "intel", "apple", "qualcomm", "mediatek", "rockchip"})
-_MAC = re.compile(r"\b(?:macbook(?: air| pro)?|mac (?:mini|studio|pro)|imac)\b(?: \d\d(?: ?inch)?)?(?=.*\bm\d)")
-_MEMORY = re.compile(r"\b(\d+(?:\.\d+)?) ?gi?b\b")
-_SUBSTITUTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), text)
-    for pattern, text in (
-        (r"[®™©]|\((?:r|tm|c)\)", " "),
-        (r"(?:\bcpu *)?@ *[\d.]+ *[gm]hz", " "),
-        (r"(?:\bw/|\bwith\b) *radeon.*", " "),
-        (r"\b\d+-cores?(?: processors?\b|$)", " "),
-        (r"\b\d{1,2}th gen\b|\bmobile platform\b|\brev(?:ision)? \d+(?:\.\d+)?|\bmodel [ab]\b", " "),
-        (r"\+", " plus "),
-        (r"\brpi\b|\braspi\b|\braspberrypi\b|\brpi(?=\d)", "raspberry pi "),
-        (r"(?:\blaptop gpu|\bmobile */ *max-q|\blaptop|\bmobile|\bnotebook|\bmax-q)\b", " laptop "),
-        (r"\b(ryzen(?: ai)?(?: max)?(?: plus)?(?: *[3579])?) +pro\b", r"\1 "),
-        (r"\bhx pro\b", "hx "),
-        (r"[^a-z0-9.]+|\.(?!\d)", " "),
-    )
-)
 _SERIES = {
     "intel": re.compile(r"^(?:intel )?(?:core )?(?:ultra )?(?:[ix]?[3579] )?"),
     "amd": re.compile(r"^(?:amd )?(?:ryzen )?(?:ai )?(?:max )?(?:plus )?(?:[3579] )?"),
@@ -91,14 +61,6 @@ class _Query(NamedTuple):
     runs: Counter[str]
     memory_gib: float | None
     shown: str
-
-
-def normalize(text: str) -> str:
-    """`text` in lower case with single spaces, without trademarks, clock rates, graphics suffixes and punctuation."""
-    clean = unicodedata.normalize("NFKC", re.sub(r"[®™©]", " ", text[:300])).casefold()
-    for pattern, substitute in _SUBSTITUTIONS:
-        clean = pattern.sub(substitute, clean)
-    return " ".join(clean.split())
 
 
 def find_chip(text: str) -> Chip:
@@ -140,49 +102,34 @@ def family_of(text: str) -> ChipFamily | None:
 
 
 def _parse(text: str) -> _Query:
-    clean = normalize(text)
-    sizes = _MEMORY.findall(clean)
-    clean = " ".join(_MEMORY.sub(" ", clean).split())
-    return _Query(clean, Counter(_runs(clean)), float(sizes[0]) if sizes else None, printable(" ".join(text.split()), 80))
-
-
-def _runs(clean: str) -> list[str]:
-    return [run for run in re.findall(r"[a-z]+|\d+", clean) if run not in _NOISE]
-
-
-def _letters(clean: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", clean)
-
-
-@cache
-def _compact(text: str) -> str:
-    return _letters(normalize(text))
+    clean, memory_gib = split_memory(normalize(text))
+    return _Query(clean, Counter(runs(clean)), memory_gib, printable(" ".join(text.split()), 80))
 
 
 @cache
 def _keys(chip: Chip) -> tuple[_Key, ...]:
-    """How the chip may be named: one key per name that is a plain name (not an lspci or device-tree string)."""
-    words = frozenset(run for name in (chip.name, *chip.aliases) for run in _runs(normalize(name))) | {chip.vendor}
+    """How the chip may be named: one key per plain name (lspci and device-tree strings only count as a whole)."""
+    names = (chip.name, *chip.aliases)
+    allowed = frozenset(run for name in names for run in runs(normalize(name))) | {chip.vendor}
     keys = []
-    for name in (chip.name, *chip.aliases):
-        if re.search(r"[\[:,_]| / |/\d", re.sub(r"\(.*?\)", "", name)):
+    for name in names:
+        plain = re.sub(r"\((?!R\)|TM\)|\d+-core).*?\)", " ", name)
+        if re.search(r"[\[:,_]| / |/\d", plain):
             continue
-        shown = normalize(re.sub(r"\((?:R|TM)\)", " ", name) if "-core" in name else re.sub(r"\((?!\d+-core).*?\)", " ", name))
-        sizes = _MEMORY.findall(shown)
-        shown = " ".join(_MEMORY.sub(" ", shown).split())
-        if series := _SERIES.get(chip.vendor):
-            shown = series.sub("", shown + " ", count=1) if chip.kind in ("cpu", "igpu") else shown
-        required = Counter(run for run in _runs(shown) if run not in _BRANDS)
-        if required:
-            keys.append(_Key(required, words, float(sizes[0]) if sizes else None))
+        shown, memory_gib = split_memory(normalize(plain))
+        series = _SERIES.get(chip.vendor) if chip.kind in ("cpu", "igpu") else None
+        if series:
+            shown = series.sub("", shown + " ", count=1)
+        if required := Counter(run for run in runs(shown) if run not in BRANDS):
+            keys.append(_Key(required, allowed, memory_gib))
     return tuple(keys)
 
 
 @cache
 def _product_keys(product: Product) -> tuple[_Key, ...]:
     names = (product.name, *product.aliases)
-    words = frozenset(run for name in names for run in _runs(normalize(name)))
-    counted = (Counter(run for run in _runs(normalize(name)) if run not in _BRANDS) for name in names)
+    words = frozenset(run for name in names for run in runs(normalize(name)))
+    counted = (Counter(run for run in runs(normalize(name)) if run not in BRANDS) for name in names)
     return tuple(_Key(required, words, None) for required in counted if required)
 
 
@@ -212,17 +159,16 @@ def _by_rank(matches: Iterable[HardwareMatch]) -> list[HardwareMatch]:
 
 
 def _whole_name(query: _Query) -> list[HardwareMatch]:
-    wanted = _letters(query.text)
-    products = [p for p in load_products() if any(_compact(name) == wanted for name in (p.name, *p.aliases))]
+    wanted = letters(query.text)
+    products = [p for p in load_products() if any(compact(name) == wanted for name in (p.name, *p.aliases))]
     if products:
         return _as_matches(products)
     found = []
     for chip in _candidates(query):
         for name in (chip.name, *chip.aliases):
-            clean = normalize(name)
-            bare = _MEMORY.sub(" ", clean)
-            if _letters(bare) == wanted:
-                found.append(_from_row(chip, 2 if bare != clean else int(name != chip.name)))
+            bare, memory_gib = split_memory(normalize(name))
+            if letters(bare) == wanted:
+                found.append(_from_row(chip, 2 if memory_gib else int(name != chip.name)))
                 break
     return _by_rank(found)
 
@@ -244,12 +190,12 @@ def _all_required(query: _Query) -> list[HardwareMatch]:
 
 def _without_mac(query: _Query) -> list[HardwareMatch]:
     """The chip in the name of a Mac that has no row: "MacBook Pro 16 M3 Max"."""
-    text, count = _MAC.subn(" ", query.text)
-    return _all_required(query._replace(text=text, runs=Counter(_runs(text)))) if count else []
+    text = without_mac(query.text)
+    return _all_required(query._replace(text=text, runs=Counter(runs(text)))) if text else []
 
 
 def _part_of_name(query: _Query) -> list[HardwareMatch]:
-    wanted = Counter({run: count for run, count in query.runs.items() if run not in _BRANDS})
+    wanted = Counter({run: count for run, count in query.runs.items() if run not in BRANDS})
     if sum(map(len, wanted)) < 2:
         return []
 
@@ -263,7 +209,7 @@ def _part_of_name(query: _Query) -> list[HardwareMatch]:
 
 def _family(query: _Query) -> list[HardwareMatch]:
     family = family_of(query.text)
-    if family is None or _VENDORS & query.runs.keys() - {family.vendor}:
+    if family is None or VENDORS & query.runs.keys() - {family.vendor}:
         return []
     chip = Chip(
         name=query.shown, vendor=family.vendor, kind=family.kind, bandwidth_gbs=family.bandwidth_gbs,
@@ -279,7 +225,7 @@ def _inside(query: _Query) -> list[HardwareMatch]:
     """Chips whose required runs all occur in a longer text, unless what is left over makes another product of it."""
     found: list[tuple[int, HardwareMatch]] = []
     for chip in load_chips():
-        foreign = _MODIFIERS | _BRANDS if chip.kind == "gpu" else (_MODIFIERS | _BRANDS) - {"laptop"}
+        foreign = MODIFIERS | BRANDS if chip.kind == "gpu" else (MODIFIERS | BRANDS) - {"laptop"}
         for key in _keys(chip):
             size = sum(map(len, key.required))
             left = query.runs.keys() - key.allowed
@@ -292,7 +238,7 @@ def _inside(query: _Query) -> list[HardwareMatch]:
 
 def _glued(query: _Query, key: _Key) -> bool:
     """True when a matched run is only a piece of a word that goes on ("5600" in "5600G")."""
-    words = (_runs(word) for word in query.text.split())
+    words = (runs(word) for word in query.text.split())
     return any(any(run in key.required for run in runs) and not key.allowed.issuperset(runs) for runs in words)
 
 
@@ -343,8 +289,8 @@ def _nearest_hint(query: _Query) -> str:
 
     shown: dict[str, str] = {}
     for name in _all_names():
-        shown.setdefault(_compact(name), name)
-    near = difflib.get_close_matches(_letters(query.text), shown, n=4, cutoff=0.55)
+        shown.setdefault(compact(name), name)
+    near = difflib.get_close_matches(letters(query.text), shown, n=4, cutoff=0.55)
     advice = "describe the machine instead: --vendor, --ram, --vram"
     names = list(dict.fromkeys(shown[key] for key in near))
     return f"did you mean {', '.join(names)}? Or {advice}" if names else advice

@@ -90,8 +90,9 @@ def gpu_of(chip: Chip, pool: str) -> GPU | None:
     if chip.kind in ("cpu", "npu") or not generation:
         return None
     cpu_figures = _throughput_is_the_cpus(chip)
+    own_gpu = chip.kind in ("gpu", "igpu") or chip.vendor in ("apple", "nvidia")
     return GPU(
-        vendor=_maker(generation, _GPU_MAKERS, vendor_of(chip.vendor) if chip.kind in ("gpu", "igpu", "apple") or chip.vendor == "apple" else "other"),
+        vendor=_maker(generation, _GPU_MAKERS, vendor_of(chip.vendor) if own_gpu else "other"),
         name=_gpu_name(chip, generation),
         kind="discrete" if chip.kind == "gpu" else "integrated",
         pool=pool,
@@ -123,13 +124,13 @@ def _maker(generation: str, makers: dict[str, str], default: Vendor) -> Vendor:
 
 
 def _gpu_name(chip: Chip, generation: str) -> str:
-    if chip.kind == "gpu":
+    if chip.kind == "gpu" or chip.vendor == "nvidia":
         return chip.name
     if inner := re.search(r"\(((?:Radeon|Iris|Vega|UHD)[^)]*)\)", chip.name):
         return inner[1]
     if chip.vendor == "apple":
-        return f"{chip.name} GPU"
-    if chip.kind in ("sbc", "mobile") and chip.vendor != "nvidia" or chip.vendor == "qualcomm":
+        return chip.name if "GPU" in chip.name else f"{chip.name} GPU"
+    if (chip.kind in ("sbc", "mobile") and chip.vendor != "nvidia") or chip.vendor == "qualcomm":
         return generation
     line = load_vendors().get(chip.vendor)
     return f"{line.gpu} ({generation})" if line else generation

@@ -9,15 +9,17 @@ confidence.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowledge.base import AdvisorError, read_json, write_json
 
-SCHEMA = "advisor.hardware/1"
+SCHEMA: Final = "advisor.hardware/1"
 
-Vendor = Literal["intel", "amd", "nvidia", "apple", "qualcomm", "arm", "rockchip", "broadcom", "mediatek", "other", "unknown"]
+Vendor = Literal[
+    "intel", "amd", "nvidia", "apple", "qualcomm", "arm", "rockchip", "broadcom", "mediatek", "other", "unknown"
+]
 Confidence = Literal["high", "medium", "low"]
 Bytes = Annotated[int, Field(ge=0, le=2**60)]
 Text = Annotated[str, Field(max_length=400)]
@@ -47,8 +49,9 @@ class OperatingSystem(_Record):
 
 
 class CPU(_Record):
-    """`instruction_sets` uses the words avx, avx2, f16c, fma, avx512, avx512_vnni, avx_vnni, amx, sse4_2, neon, dotprod,
-    i8mm, sve, sve2, bf16, sme. `performance_cores` is None where the chip is not hybrid or it is unknown."""
+    """`instruction_sets` uses the words avx, avx2, f16c, fma, avx512, avx512_vnni, avx_vnni, amx, sse4_2, neon,
+    dotprod, i8mm, sve, sve2, bf16, sme. `performance_cores` is None where the chip is not hybrid or it is unknown.
+    """
 
     vendor: Vendor = "unknown"
     arch: Literal["x86_64", "arm64", "armv7", "riscv64", "other", "unknown"] = "unknown"
@@ -120,7 +123,7 @@ class Toolchain(_Record):
 
 
 class HardwareProfile(_Record):
-    schema_: Literal["advisor.hardware/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["advisor.hardware/1"] = Field(default=SCHEMA, alias="schema")
     origin: Literal["probed", "declared", "loaded"]
     device: Text = ""
     chip: Text = ""
@@ -164,4 +167,5 @@ def load_profile(path: Path) -> HardwareProfile:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"
-        raise AdvisorError("bad-profile", f"{path} is not a hardware profile: {field}: {first['msg']}.", hint) from error
+        message = f"{path} is not a hardware profile: {field}: {first['msg']}."
+        raise AdvisorError("bad-profile", message, hint) from error

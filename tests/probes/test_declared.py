@@ -1,0 +1,252 @@
+"""Declared machines: what is said is kept, what is assumed is said, what contradicts is refused; nothing leaks in."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowledge.base import EXIT_BAD_INPUT, EXIT_NEEDS_INPUT, GIB, AdvisorError
+from probes.declared import declared_profile
+from probes.profile import HardwareProfile, load_profile, save_profile
+
+VENDORS = ["intel", "amd", "nvidia", "apple", "qualcomm", "arm", "rockchip", "other"]
+SYSTEMS = ["linux", "windows", "macos", "android", "ios"]
+NAMES = [
+    "Core Ultra 7 155H", "Ryzen 7 7840U", "Apple M2", "RTX 4090", "Snapdragon 8 Gen 3", "Raspberry Pi 5", "GB10",
+    "Core i7-13700H + RTX 4060 Laptop", "Hailo-8", "Core Ultra 7 165H", "MacBook Air M2", "iPhone 15 Pro",
+]  # fmt: skip
+
+
+def without_source(profile: HardwareProfile) -> list[str]:
+    """Dotted paths of the values that no provenance entry covers."""
+    plain = profile.model_dump(mode="json")
+    skipped = {"schema_", "origin", "fingerprint", "notes", "provenance"}
+    paths = [path for key, value in plain.items() if key not in skipped for path in _leaves(key, value)]
+    covered = set(profile.provenance)
+    return [path for path in paths if not any(path == known or path.startswith(known + ".") for known in covered)]
+
+
+def _leaves(path: str, value: Any) -> list[str]:
+    if value in (None, "", "unknown", False, [], {}):
+        return []
+    if isinstance(value, dict):
+        return [leaf for key, inner in value.items() for leaf in _leaves(f"{path}.{key}", inner)]
+    if isinstance(value, list) and isinstance(value[0], dict):
+        return [leaf for index, inner in enumerate(value) for leaf in _leaves(f"{path}.{index}", inner)]
+    return [path]
+
+
+def outcome(said: dict[str, Any]) -> HardwareProfile | str:
+    """The declared machine, or the code of the error."""
+    try:
+        return declared_profile(**said)
+    except AdvisorError as error:
+        return error.code
+
+
+def test_an_npu_of_unknown_vendor_stays_unknown() -> None:
+    profile = declared_profile(ram_bytes=8 * GIB, target="npu")
+    (npu,) = profile.npus
+    assert (npu.vendor, npu.generation, npu.state) == ("unknown", "", "unknown")
+    assert profile.cpu.vendor == "unknown"
+    assert profile.gpus == ()
+    assert profile.os.family is None
+
+
+@pytest.mark.parametrize(
+    ("vendor", "generation"), [("intel", ""), ("amd", ""), ("qualcomm", ""), ("apple", "ANE"), ("rockchip", "RKNPU")]
+)
+def test_a_vendor_names_its_npu_but_not_a_generation_that_varies(vendor: str, generation: str) -> None:
+    (npu,) = declared_profile(ram_bytes=8 * GIB, target="npu", vendor=vendor).npus
+    assert (npu.vendor, npu.generation) == (vendor, generation)
+
+
+def test_nvidia_makes_no_npu() -> None:
+    profile = declared_profile(ram_bytes=8 * GIB, target="npu", vendor="nvidia")
+    assert profile.npus == ()
+    assert any("no NPU" in note for note in profile.notes)
+
+
+@pytest.mark.parametrize(
+    ("chip", "npu", "gpu"),
+    [
+        ("Core Ultra 7 155H", "NPU 3720", "Xe-LPG"),
+        ("Core Ultra 7 258V", "NPU 4000", "Xe2"),
+        ("Ryzen 7 7840U", "XDNA1", "gfx1103"),
+        ("Ryzen AI 9 HX 370", "XDNA2", "gfx1150"),
+        ("Snapdragon X Elite", "Hexagon v73", "Adreno X1-85"),
+        ("Apple M2", "ANE", "8-10-core GPU"),
+        ("Core Ultra 7 165H", "NPU 3720", "Xe-LPG"),
+    ],
+)
+def test_a_laptop_chip_brings_cpu_gpu_and_npu_on_unified_memory(chip: str, npu: str, gpu: str) -> None:
+    profile = declared_profile(chip=chip, ram_bytes=16 * GIB)
+    assert [n.generation for n in profile.npus] == [npu]
+    assert [g.generation for g in profile.gpus] == [gpu]
+    assert [(pool.kind, pool.total_bytes) for pool in profile.memory] == [("unified", 16 * GIB)]
+    assert profile.gpus[0].pool == profile.memory[0].id
+    assert profile.cpu.arch in ("x86_64", "arm64")
+
+
+def test_a_card_brings_its_own_memory() -> None:
+    profile = declared_profile(chip="RTX 4090", ram_bytes=64 * GIB)
+    assert {pool.id: (pool.kind, pool.total_bytes) for pool in profile.memory} == {
+        "ram": ("ram", 64 * GIB),
+        "vram0": ("vram", 24 * GIB),
+    }
+    (gpu,) = profile.gpus
+    assert (gpu.vendor, gpu.kind, gpu.pool, gpu.generation, gpu.bandwidth_gbs) == (
+        "nvidia",
+        "discrete",
+        "vram0",
+        "cc 8.9",
+        1008,
+    )
+
+
+def test_a_cpu_and_a_card_can_be_named_together() -> None:
+    profile = declared_profile(chip="Ryzen 9 7950X + RTX 4090", ram_bytes=64 * GIB)
+    assert profile.cpu.vendor == "amd"
+    assert [gpu.name for gpu in profile.gpus] == ["RTX 4090"]
+
+
+def test_vram_beside_an_integrated_gpu_is_a_card_of_the_named_vendor() -> None:
+    profile = declared_profile(chip="Core Ultra 7 155H", vendor="nvidia", vram_bytes=8 * GIB, ram_bytes=32 * GIB)
+    assert [(gpu.vendor, gpu.kind) for gpu in profile.gpus] == [("intel", "integrated"), ("nvidia", "discrete")]
+
+
+def test_a_generic_card_has_no_generation() -> None:
+    profile = declared_profile(vendor="nvidia", vram_bytes=8 * GIB, ram_bytes=32 * GIB, os="linux")
+    (gpu,) = profile.gpus
+    assert (gpu.vendor, gpu.generation, gpu.pool) == ("nvidia", "", "vram0")
+
+
+@pytest.mark.parametrize(
+    ("device", "gib"), [("Raspberry Pi 5 8GB", 8), ("Raspberry Pi 400", 4), ("Galaxy S24", 8), ("MacBook Neo", 8)]
+)
+def test_ram_is_taken_from_the_name_or_the_only_fit(device: str, gib: int) -> None:
+    profile = declared_profile(device=device)
+    assert profile.memory[0].total_bytes == gib * GIB
+    assert profile.provenance["memory.0"].confidence != "low"
+
+
+def test_the_smallest_fit_is_assumed_and_said() -> None:
+    profile = declared_profile(device="Raspberry Pi 4")
+    assert profile.memory[0].total_bytes == 1 * GIB
+    assert profile.provenance["memory.0"].confidence == "low"
+    assert any("--ram" in note for note in profile.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "family"),
+    [
+        ({"device": "Raspberry Pi 5"}, "linux"),
+        ({"chip": "Apple M2"}, "macos"),
+        ({"device": "iPhone 15 Pro"}, "ios"),
+        ({"device": "iPad Pro M4"}, "ios"),
+        ({"chip": "Snapdragon 8 Gen 3"}, "android"),
+        ({"device": "Jetson Orin Nano"}, "linux"),
+        ({"vendor": "apple"}, "macos"),
+        ({"chip": "Core Ultra 7 155H"}, None),
+        ({"chip": "Snapdragon X Elite"}, None),
+        ({"chip": "RTX 4090"}, None),
+    ],
+)
+def test_the_usual_system_is_inferred_where_there_is_one(arguments: dict[str, Any], family: str | None) -> None:
+    profile = declared_profile(**arguments)
+    assert profile.os.family == family
+    if family:
+        assert profile.provenance["os.family"].source.startswith("assumed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"chip": "Apple M2", "os": "windows"}, ("windows", "Apple M2")),
+        ({"vendor": "intel", "chip": "RTX 4090", "target": "npu"}, ("intel", "RTX 4090")),
+        ({"vendor": "amd", "chip": "Core Ultra 7 155H"}, ("amd", "Core Ultra 7 155H")),
+        ({"vendor": "apple", "os": "windows"}, ("apple", "windows")),
+        ({"vendor": "nvidia", "os": "macos", "vram_bytes": 8 * GIB}, ("nvidia", "macos")),
+        ({"device": "Raspberry Pi 5", "os": "windows"}, ("Raspberry Pi 5", "windows")),
+        ({"device": "Raspberry Pi 5 8GB", "ram_bytes": 4 * GIB}, ("4.00 GiB", "8 GB")),
+        ({"device": "Raspberry Pi 5", "chip": "Apple M2"}, ("Raspberry Pi 5", "Apple M2")),
+        ({"chip": "RTX 4060 Ti 16GB", "vram_bytes": 8 * GIB}, ("8.00 GiB", "16 GB")),
+    ],
+)
+def test_a_contradiction_names_both_sides(arguments: dict[str, Any], words: tuple[str, str]) -> None:
+    with pytest.raises(AdvisorError) as caught:
+        declared_profile(**arguments)
+    assert (caught.value.code, caught.value.exit_code) == ("contradiction", EXIT_BAD_INPUT)
+    assert all(word in caught.value.message for word in words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"vendor": "nvidia", "ram_bytes": 16 * GIB, "target": "gpu"}, {"chip": "RTX 4090 Ti"}, {"chip": "RTX 3050"}],
+)
+def test_a_card_of_unknown_memory_is_asked_about(arguments: dict[str, Any]) -> None:
+    with pytest.raises(AdvisorError) as caught:
+        declared_profile(**arguments)
+    assert caught.value.exit_code == EXIT_NEEDS_INPUT
+
+
+def test_an_unknown_device_is_a_label_when_the_chip_is_known() -> None:
+    profile = declared_profile(device="the laptop upstairs", chip="Core Ultra 7 258V")
+    assert profile.device == "the laptop upstairs"
+    assert profile.chip == "Core Ultra 7 258V"
+    with pytest.raises(AdvisorError, match="the laptop upstairs"):
+        declared_profile(device="the laptop upstairs")
+
+
+arguments = st.fixed_dictionaries(
+    {},
+    optional={
+        "ram_bytes": st.integers(2**28, 2**42),
+        "vram_bytes": st.integers(2**28, 2**38),
+        "chip": st.sampled_from(NAMES),
+        "device": st.sampled_from(NAMES),
+        "vendor": st.sampled_from(VENDORS),
+        "os": st.sampled_from(SYSTEMS),
+        "target": st.sampled_from(["auto", "cpu", "gpu", "npu"]),
+        "power": st.sampled_from(["mains", "battery"]),
+    },
+)
+
+
+@given(arguments)
+def test_a_declared_machine_is_consistent_and_every_value_has_a_source(said: dict[str, Any]) -> None:
+    profile = outcome(said)
+    if isinstance(profile, str):
+        assert profile in ("contradiction", "memory-unknown", "ambiguous-device")
+        return
+    assert without_source(profile) == []
+    assert {gpu.pool for gpu in profile.gpus} <= {pool.id for pool in profile.memory}
+    assert len({pool.id for pool in profile.memory}) == len(profile.memory)
+    assert profile.origin == "declared"
+    assert profile.fingerprint == ""
+    if "os" in said:
+        assert profile.os.family == said["os"]
+    if "ram_bytes" in said:
+        assert profile.main_memory is not None
+        assert profile.main_memory.total_bytes == said["ram_bytes"]
+    assert profile == declared_profile(**said), "the same words make the same machine"
+
+
+@given(arguments)
+def test_nothing_of_this_machine_is_read(said: dict[str, Any]) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a declared profile read this machine")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("uname", "cpu_count", "sysconf", "listdir"):
+            patch.setattr(f"os.{name}", refuse)
+        patch.setattr("subprocess.Popen", refuse)
+        outcome(said)
+
+
+def test_a_declared_profile_survives_saving_and_loading(tmp_path: Path) -> None:
+    profile = declared_profile(device="Raspberry Pi 5", ram_bytes=8 * GIB)
+    save_profile(profile, tmp_path / "pi.json")
+    assert load_profile(tmp_path / "pi.json") == profile.model_copy(update={"origin": "loaded"})
