@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -72,7 +73,7 @@ def run_plan(
             folder,
             executor,
             version=identity.framework_version,
-            threads=plan.plan.threads,
+            threads=max(1, min(plan.plan.threads, os.cpu_count() or 1)),
             rss_limit_bytes=int(MEMORY_SHARE * (memory.limit_bytes or memory.total_bytes)) if memory else None,
             emit=on_event,
             cancel=cancel,

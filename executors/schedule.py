@@ -132,7 +132,8 @@ def _artifact(work: Work, rung: int) -> str:
 
 
 def _rung_path(path: str, rung: int) -> str:
-    return f"work/rungs/{rung}/{path.removeprefix('work/')}"
+    """Where a rung puts what the plan puts at `path`; a path outside work/ stays, and is refused."""
+    return f"work/rungs/{rung}/{path.removeprefix('work/')}" if path.startswith("work/") else path
 
 
 def _store(step: Step) -> str:

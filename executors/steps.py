@@ -78,7 +78,7 @@ class StepRunner:
             f"{role}:{path}": digest for role, top in job.inputs.items() for path, digest in self.outputs[top].items()
         }
         made = job.made.model_dump(mode="json") if job.made else None
-        settings = {**job.settings.model_dump(mode="json"), "made": made, "threads": self.threads}
+        settings = {**job.settings.model_dump(mode="json"), "made": made}
         key = step_key(settings, {**hashes, **(depends or {})}, self.version)
         before = read_status(step)
         if before is None and (step / "status.json").exists():
