@@ -21,7 +21,7 @@ from rich.text import Text
 from knowledge.base import format_bytes, printable
 
 Band = dict[str, Any]
-_SHORT_COLUMN = 16  # characters that fit beside three other columns on 80
+_SHORT_COLUMN = 22  # characters that still leave room for other columns on 80
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -58,7 +58,7 @@ def pairs(screen: Console, rows: Iterable[tuple[str, str]]) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
     """A table of already safe cells; the columns named in `right` hold numbers. Short columns are never broken."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     cells = [tuple(row) for row in rows]
     for number, column in enumerate(columns):
         width = max((cell_len(strip_markup(row[number])) for row in cells), default=0)

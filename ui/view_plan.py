@@ -49,14 +49,13 @@ def _show_recommendation(screen: Console, best: Document) -> None:
     sum_of = " + ".join(f"{gib(size)} {what}" for size, what in parts)
     fits = f"{gib(memory['total_bytes'])} of {gib(memory['budget_bytes'])} usable ({safe(memory['pool'])}): {sum_of}"
     retention = interval(quality["retention"], "%", 100)
-    kept = f"{retention} of the 16-bit model, {safe(quality['basis'])} ({safe(quality['metric'])})"
-    speed = interval(best["decode_tps"], "tok/s")
-    if (best["ttft_ms"] or {}).get("mid") is not None:
-        speed += f", first token after {interval(best['ttft_ms'], 'ms')}"
+    metric = safe(quality["metric"].partition(",")[0])
+    kept = f"{retention} of the 16-bit model by {metric}, {safe(quality['basis'])}"
+    speed = f"{interval(best['decode_tps'], 'tok/s')}, first token after {_wait(best['ttft_ms'])}, predicted"
     disk = f"{gib(best['disk']['artifact_bytes'])} result, {gib(best['disk']['peak_bytes'])} while it is made"
     if best["disk"]["download_bytes"]:
         disk += f", {gib(best['disk']['download_bytes'])} to download"
-    rows = [("memory", fits), ("speed", f"{speed}, predicted"), ("quality", kept), ("disk", disk)]
+    rows = [("memory", fits), ("speed", speed), ("quality", kept), ("disk", disk)]
     pairs(screen, [*rows, ("context", f"{best['context']:,} tokens")])
     heading(screen, "Why")
     bullets(screen, (_with_rule(reason) for reason in best["reasons"]))
@@ -65,15 +64,21 @@ def _show_recommendation(screen: Console, best: Document) -> None:
         bullets(screen, map(safe, best["warnings"]), style="yellow")
 
 
+def _wait(ttft_ms: Document) -> str:
+    """The time to the first token, in seconds where milliseconds would be a long number."""
+    seconds = (ttft_ms["mid"] or 0) >= 10_000
+    return interval(ttft_ms, "s" if seconds else "ms", 0.001 if seconds else 1)
+
+
 def _recommendations(rows: list[Document]) -> Any:
     columns = ("#", "model", "runs on", "precision", "GiB", "tok/s", "quality")
     cells = (
         (
             f"{row['rank']}{'*' if row['pareto'] else ''}",
-            safe(row["model"]),
+            _short_name(row),
             _runs_on(row),
             safe(row["precision"]),
-            f"{row['memory']['total_bytes'] / 2**30:.1f} of {row['memory']['budget_bytes'] / 2**30:.1f}",
+            f"{row['memory']['total_bytes'] / 2**30:.1f}",
             _short(row["decode_tps"]),
             share(row["quality"]["retention"]["mid"]),
         )
@@ -85,7 +90,13 @@ def _recommendations(rows: list[Document]) -> Any:
 
 
 def _runs_on(row: Document) -> str:
-    return f"{safe(row['framework'])} / {safe(row['backend'])}"
+    """`llama.cpp on cpu`, `openvino on npu`."""
+    return f"{safe(row['framework'])} on {safe(row['backend'].removeprefix(row['framework'] + '-'))}"
+
+
+def _short_name(row: Document) -> str:
+    """The model without its publisher: tables are narrow."""
+    return safe(row["model"].rpartition("/")[2])
 
 
 def _short(band: Document) -> str:
@@ -105,10 +116,7 @@ def _show_question(screen: Console, plan: Document) -> None:
         heading(screen, f"What to use, by {safe(question['answer_with'])}")
         columns = (question["answer_with"], "runs on", "precision", "for example", "GiB")
         screen.print(table(columns, map(_answer, question["options"]), right=("GiB",)))
-        noted = {
-            row["label"]: row["recommendation"]["warnings"] for row in question["options"] if row["recommendation"]
-        }
-        bullets(screen, (f"{safe(label)}: {safe(words)}" for label, warnings in noted.items() for words in warnings))
+        bullets(screen, _answer_warnings(question["options"]))
     ways = "".join(f"\n  {safe(way['os'])}: [bold]{safe(way['command'])}[/bold]" for way in question["how_to_find_out"])
     answer = f"\nAnswer with [bold]{safe(question['answer_with'])}[/bold]."
     find_out = f"\nTo find out:{ways}" if ways else ""
@@ -126,7 +134,16 @@ def _answer(row: Document) -> tuple[str, str, str, str, str]:
     if best is None:
         return (f"[bold]{safe(row['label'])}[/bold]", "nothing fits", "", "", "")
     size = f"{best['total_bytes'] / 2**30:.1f}"
-    return (f"[bold]{safe(row['label'])}[/bold]", _runs_on(best), safe(best["precision"]), safe(best["model"]), size)
+    return (f"[bold]{safe(row['label'])}[/bold]", _runs_on(best), safe(best["precision"]), _short_name(best), size)
+
+
+def _answer_warnings(options: list[Document]) -> list[str]:
+    """Each warning once, after the names of the answers that it belongs to."""
+    names: dict[str, list[str]] = {}
+    for row in options:
+        for words in row["recommendation"]["warnings"] if row["recommendation"] else ():
+            names.setdefault(words, []).append(row["label"].partition(" (")[0])
+    return [f"[bold]{safe(', '.join(labels))}[/bold]: {safe(words)}" for words, labels in names.items()]
 
 
 def _show_infeasible(screen: Console, plan: Document) -> None:
