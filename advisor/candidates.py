@@ -6,7 +6,7 @@ once per backend, so that a backend that cannot run is rejected once and not per
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from knowledge.base import AdvisorError
 from knowledge.matrix import Backend, Limit, architecture_served, load_backends, load_limits
 from knowledge.precisions import resolve_precision
 from knowledge.records import ModelSpec, Precision
-from knowledge.weights import undivided_tensor, weights
+from knowledge.weights import undividable_row, weights
 from probes.profile import HardwareProfile
 
 DEFAULT_CONTEXT = 4096
@@ -105,7 +105,9 @@ def context_for(spec: ModelSpec, limit: Limit, asked: int | None) -> int:
     """The context to plan for: as asked, else 4096 or less where the model or the backend has less."""
     if asked is not None:
         return asked
-    return min(c for c in (DEFAULT_CONTEXT, spec.context or DEFAULT_CONTEXT, limit.default_context or DEFAULT_CONTEXT) if c)
+    return min(
+        c for c in (DEFAULT_CONTEXT, spec.context or DEFAULT_CONTEXT, limit.default_context or DEFAULT_CONTEXT) if c
+    )
 
 
 def precisions_for(row: Backend, asked: str | None) -> tuple[Precision, ...]:
@@ -133,17 +135,24 @@ def _precision(name: str, framework: str) -> Precision | None:
 
 
 def options_for(
-    facts: dict[str, Any], engine: Engine, row: Backend, spec: ModelSpec, request: Constraints, embedded: bool
+    facts: dict[str, Any],
+    engine: Engine,
+    row: Backend,
+    spec: ModelSpec,
+    precisions: Sequence[Precision],
+    request: Constraints,
 ) -> Iterator[Option]:
-    """Every precision of `spec` on a backend, with the static facts filled."""
+    """`spec` on a backend at each of `precisions`, with the static facts filled."""
     limit = load_limits().get((row.framework, row.backend), _NO_LIMIT)
     context = context_for(spec, limit, request.context)
     source_bits = _source_bits(spec)
     served = architecture_served(spec.architecture, row.framework, row.backend)
-    uses = request.use_case in spec.use_cases or (request.use_case in ("chat", "rag", "agent") and "chat" in spec.use_cases)
-    for precision in precisions_for(row, request.precision):
-        sizes = weights(spec, precision)
-        nominal = sizes.nominal_bits
+    uses = request.use_case in spec.use_cases or (
+        request.use_case in ("chat", "rag", "agent") and "chat" in spec.use_cases
+    )
+    for precision in precisions:
+        mix = "+" in precision.name
+        nominal = weights(spec, precision).nominal_bits if mix else precision.nominal_bits
         yield Option(
             engine, row, spec, precision, context,
             facts | {
@@ -161,17 +170,16 @@ def options_for(
                 "precision": precision.name,
                 "precision_class": precision.precision_class,
                 "nominal_bits": nominal,
-                "is_mix": "+" in precision.name,
+                "is_mix": mix,
                 "symmetric": precision.symmetric,
-                "undivided_tensor": undivided_tensor(spec, precision),
+                "undivided_tensor": _undivided(spec, precision),
                 "needs_imatrix": precision.needs_imatrix,
                 "native_only": precision.native_only,
                 "source_precision": spec.source_precision,
                 "source_quantized": source_bits < 16,
                 "upscales": nominal > source_bits,
                 "same_as_source": precision.name.upper() == spec.source_precision.upper(),
-                "embedded": embedded,
-                "memory_ratio": sizes.ratio,
+                "embedded": spec.embedded,
             },
         )  # fmt: skip
 
@@ -183,3 +191,8 @@ def _source_bits(spec: ModelSpec) -> int:
         return 16
     precision = _precision(name, "llama.cpp")
     return precision.nominal_bits if precision else 16
+
+
+def _undivided(spec: ModelSpec, precision: Precision) -> str | None:
+    row = undividable_row(spec, precision)
+    return f"{row[0]} ({row[1]} wide)" if row else None

@@ -34,20 +34,38 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
     measured = main.measured_bandwidth_gbs if main else None
     cpu = profile.cpu
     engines = [
-        Engine("cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None, bool(measured))
+        Engine(
+            "cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None, bool(measured)
+        )
     ]
     for gpu in profile.gpus:
         memory = profile.pool(gpu.pool)
         bandwidth = gpu.bandwidth_gbs or (memory.bandwidth_gbs if memory else None)
         engines.append(
             Engine(
-                "gpu", gpu.vendor, gpu.name or f"{gpu.vendor} GPU", gpu.generation, gpu.pool, bandwidth, gpu.fp16_tflops,
-                gpu.int8_tops, integrated=gpu.kind == "integrated",
+                "gpu",
+                gpu.vendor,
+                gpu.name or f"{gpu.vendor} GPU",
+                gpu.generation,
+                gpu.pool,
+                bandwidth,
+                gpu.fp16_tflops,
+                gpu.int8_tops,
+                integrated=gpu.kind == "integrated",
             )  # fmt: skip
         )
     for npu in profile.npus:
         engines.append(
-            Engine("npu", npu.vendor, npu.name or f"{npu.vendor} NPU", npu.generation, pool, sheet or measured, None, npu.tops)
+            Engine(
+                "npu",
+                npu.vendor,
+                npu.name or f"{npu.vendor} NPU",
+                npu.generation,
+                pool,
+                sheet or measured,
+                None,
+                npu.tops,
+            )
         )
     return engines
 

@@ -18,23 +18,35 @@ from probes.profile import HardwareProfile
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A rule that was taken, with its words filled in."""
+    """A rule that was taken, over the facts it was taken on; its words are filled in when they are read."""
 
     rule: Rule
-    text: str
-    change: str
+    facts: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        return fill(self.rule.text, self.facts)
+
+    @property
+    def change(self) -> str:
+        return fill(self.rule.change, self.facts)
+
+    def trace(self) -> dict[str, str]:
+        """The step of the path, as the document shows it."""
+        rule = self.rule
+        value = ", ".join(f"{name} = {words_for(name, self.facts.get(name))}" for name in rule.facts) or "always"
+        return {"node": rule.node, "condition": describe(rule.when), "value": value, "branch": rule.id}
 
 
 class Walk:
     """One pass over the nodes of a stage: of each node the first rule that holds is taken; a rejection ends the pass."""
 
     def __init__(self, rules: RuleSet, stage: str, facts: dict[str, Any]) -> None:
-        self.facts = facts
         self.taken: list[Taken] = []
         for _, group in rules.nodes[stage]:
             for rule in group:
                 if rule.test(facts):
-                    self.taken.append(Taken(rule, fill(rule.text, facts), fill(rule.change, facts)))
+                    self.taken.append(Taken(rule, facts))
                     break
             if self.taken and self.taken[-1].rule.effect in ("reject", "ask", "stop"):
                 break
@@ -44,18 +56,6 @@ class Walk:
 
     def texts(self, effect: str) -> list[str]:
         return [t.text for t in self.taken if t.rule.effect == effect]
-
-    def trace(self) -> list[dict[str, str]]:
-        """The path taken, as the document shows it."""
-        return [
-            {
-                "node": t.rule.node,
-                "condition": describe(t.rule.when),
-                "value": ", ".join(f"{name} = {words_for(name, self.facts.get(name))}" for name in t.rule.facts) or "always",
-                "branch": t.rule.id,
-            }
-            for t in self.taken
-        ]
 
 
 @dataclass(slots=True)
@@ -73,9 +73,8 @@ class Judged:
     ttft: Interval = UNKNOWN
     retention: Retention | None = None
     preference: float = 0.0
-    reasons: list[dict[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    trace: list[dict[str, str]] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     pareto: bool = False
 
@@ -83,6 +82,16 @@ class Judged:
     def key(self) -> tuple[str, str, str, str]:
         o = self.option
         return o.spec.name, o.backend.framework, o.backend.backend, o.precision.name
+
+    @property
+    def warnings(self) -> list[str]:
+        """What must be said first (`notices`), then the warnings of the rules taken."""
+        return [*self.notices, *(t.text for t in self.taken if t.rule.effect == "warn")]
+
+    @property
+    def reasons(self) -> list[dict[str, str]]:
+        told = (t for t in self.taken if t.rule.effect in ("reason", "prefer"))
+        return [{"rule": t.rule.id, "text": t.text, "source": t.rule.source} for t in told]
 
     @property
     def shortfall(self) -> int:
@@ -95,13 +104,14 @@ def judge(
 ) -> Judged:
     """Walk the three candidate stages; stop at the first rejection."""
     judged = Judged(option)
-    facts = dict(option.facts)
+    facts = option.facts
     if not _pass(judged, Walk(rules, "static", facts)):
         return judged
     _size(judged, request, profile)
     assert judged.need and judged.budget
     total, usable = judged.need.total_bytes, judged.budget.bytes
-    facts |= {
+    facts = facts | {
+        "memory_ratio": judged.sizes.ratio if judged.sizes else None,
         "total_bytes": total,
         "budget_bytes": usable,
         "missing_bytes": max(0, total - usable),
@@ -113,7 +123,7 @@ def judge(
         return judged
     _predict(judged, cost_model, threads)
     assert judged.retention
-    facts |= {
+    facts = facts | {
         "decode_mid": judged.decode.mid,
         "ttft_mid": judged.ttft.mid,
         "retention_low": judged.retention.low,
@@ -125,23 +135,15 @@ def judge(
 
 def _pass(judged: Judged, walk: Walk) -> bool:
     """Take over what the walk found; False when it rejected."""
-    judged.trace += walk.trace()
-    for taken in walk.taken:
-        effect = taken.rule.effect
-        if effect == "reject":
-            judged.rejected = taken
-            return False
-        if effect == "warn":
-            judged.warnings.append(taken.text)
-        else:
-            judged.reasons.append({"rule": taken.rule.id, "text": taken.text, "source": taken.rule.source})
-            judged.preference += taken.rule.weight
-    return True
+    judged.taken += walk.taken
+    judged.preference += sum(taken.rule.weight for taken in walk.taken)
+    judged.rejected = walk.first("reject")
+    return judged.rejected is None
 
 
 def _size(judged: Judged, request: Constraints, profile: HardwareProfile) -> None:
     option = judged.option
-    sizes = weights(option.spec, option.precision)
+    sizes = weights(option.spec, option.precision, backend=option.backend.backend)
     judged.sizes = sizes
     judged.need = memory_need(
         option.spec, sizes, option.backend.framework, option.backend.backend, option.context, request.concurrency,

@@ -37,15 +37,39 @@ def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
     gates = [
         _gate("integrity", "integrity", "==", 1, "required", "the file holds what was planned"),
         _gate("smoke", "smoke", "==", 1, "required", "it loads and answers"),
-        _gate("quality", "quality_retention", ">=", retention, "required", "perplexity of the reference over its own, same tokens"),
+        _gate(
+            "quality",
+            "quality_retention",
+            ">=",
+            retention,
+            "required",
+            "perplexity of the reference over its own, same tokens",
+        ),
         _gate("memory", "memory_ratio", "<=", MEMORY_RATIO, "required", "tensor bytes over 2 bytes per parameter"),
         _gate("decode", "decode_ratio", ">=", DECODE_RATIO, "advisory", "decode speed over the reference's, in pairs"),
-        _gate("peak-memory", "peak_rss_bytes", "<=", float(best.need.total_bytes), "advisory", "resident memory within the plan", "plan"),
-        _gate("kl-divergence", "kl_divergence", "<=", limits["kl_divergence"], "advisory", f"mean, limit for {limits['name']}"),
+        _gate(
+            "peak-memory",
+            "peak_rss_bytes",
+            "<=",
+            float(best.need.total_bytes),
+            "advisory",
+            "resident memory within the plan",
+            "plan",
+        ),
+        _gate(
+            "kl-divergence",
+            "kl_divergence",
+            "<=",
+            limits["kl_divergence"],
+            "advisory",
+            f"mean, limit for {limits['name']}",
+        ),
         _gate("same-top1", "same_top1", ">=", limits["same_top1"], "advisory", f"limit for {limits['name']}"),
     ]
     if request.min_decode_tps is not None:
-        gates.append(_gate("decode-speed", "decode_tps", ">=", request.min_decode_tps, "required", "asked for", "request"))
+        gates.append(
+            _gate("decode-speed", "decode_tps", ">=", request.min_decode_tps, "required", "asked for", "request")
+        )
     if request.max_ttft_ms is not None:
         gates.append(_gate("first-token", "ttft_ms", "<=", request.max_ttft_ms, "required", "asked for", "request"))
     return gates

@@ -9,7 +9,7 @@ from typing import Any
 from advisor.evaluate import Judged
 from advisor.gates import MEMORY_RATIO, QUALITY_RETENTION
 from advisor.rank import quality_row
-from knowledge.precisions import gguf_settings
+from knowledge.precisions import overrides_of
 
 MAX_RUNGS = 4
 
@@ -36,14 +36,15 @@ def _merit(judged: Judged) -> tuple[bool, bool, float, str]:
 
 def _rung(judged: Judged) -> dict[str, Any]:
     assert judged.sizes and judged.retention
-    base, overrides = gguf_settings(judged.option.precision)
+    precision = judged.option.precision
+    overrides = overrides_of(precision)
     ratio, kept = judged.sizes.ratio, judged.retention.mid
     why = f"expected to keep {kept:.3f} of the quality in {ratio:.3f} of the 16-bit bytes"
     if overrides:
         why += f"; {', '.join(p for p, _ in overrides)} stands fewer bits than the rest"
     return {
         "precision": judged.option.precision.name,
-        "type": base,
+        "type": str(precision.settings["type"]),
         "tensor_types": [{"pattern": p, "type": t} for p, t in overrides],
         "expected_bytes": judged.sizes.file_bytes,
         "quality": quality_row(judged.retention),

@@ -31,7 +31,13 @@ GgufType = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,15}$")]
 def inside(path: str) -> str:
     """`path` if it is relative and stays in the run folder; ValueError otherwise."""
     parts = PurePosixPath(path).parts
-    if not path or len(path) > 300 or path.startswith(("/", "~")) or re.search(r"[\\:\x00-\x1f]", path) or ".." in parts:
+    if (
+        not path
+        or len(path) > 300
+        or path.startswith(("/", "~"))
+        or re.search(r"[\\:\x00-\x1f]", path)
+        or ".." in parts
+    ):
         raise ValueError(f"{path!r} leaves the run folder")
     return path
 
@@ -102,6 +108,7 @@ class Score(_Document):
     quality: Number
     memory: Number
     effort: Number
+    preference: Number = 0.0
 
 
 class Recommendation(_Document):
@@ -320,7 +327,7 @@ class Plan(_Document):
     warnings: list[Text] = []
     recommendations: list[Recommendation]
     rejected: list[Rejection]
-    rejected_count: int = 0
+    nearest: dict[str, Any] | None = None
     trace: list[TraceEntry]
     plan: Work | None = None
 

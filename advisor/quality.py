@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
-from knowledge.precisions import load_quality, load_quality_curve
+from knowledge.quality import load_quality, load_quality_curve
 from knowledge.records import ModelSpec, Precision
 
 METRIC = "perplexity ratio, reference over artifact, on the same tokens"
@@ -33,7 +32,6 @@ class Retention:
     source: str
 
 
-@lru_cache(maxsize=4096)
 def predict_retention(spec: ModelSpec, precision: Precision, bits_per_weight: float) -> Retention:
     """The 90 % interval of the retention of `precision` on a model like `spec`."""
     if precision.nominal_bits >= 16:
@@ -44,14 +42,24 @@ def predict_retention(spec: ModelSpec, precision: Precision, bits_per_weight: fl
         row = same[0]
         basis: Literal["measured", "published"] = "measured" if row.measured else "published"
         return _interval(1 - row.retention, _MEASURED_SPREAD, basis, row.source)
-    scaled = [(abs(math.log(r.params_b / spec.params_b)), (1 - r.retention) * _scale(r.params_b, spec.params_b), r) for r in rows]
+    scaled = [
+        (abs(math.log(r.params_b / spec.params_b)), (1 - r.retention) * _scale(r.params_b, spec.params_b), r)
+        for r in rows
+    ]
     if scaled and spec.params_b:
         distance, loss, row = min(scaled, key=lambda item: (item[0], item[2].model))
         near = distance <= math.log(3)
         words = f"{row.source}; {row.model} ({row.params_b:g}B)" + ("" if near else f", scaled to {spec.params_b:.3g}B")
-        return _interval(max(loss, 0.0), _PUBLISHED_SPREAD if near else _ASSUMED_SPREAD, "published" if near else "assumed", words)
+        return _interval(
+            max(loss, 0.0), _PUBLISHED_SPREAD if near else _ASSUMED_SPREAD, "published" if near else "assumed", words
+        )
     loss = _curve(bits_per_weight) * _scale(_REFERENCE_PARAMS_B, spec.params_b)
-    return _interval(loss, _ASSUMED_SPREAD, "assumed", f"loss by bits per weight ({bits_per_weight:.2f}), scaled to {spec.params_b:.3g}B")
+    return _interval(
+        loss,
+        _ASSUMED_SPREAD,
+        "assumed",
+        f"loss by bits per weight ({bits_per_weight:.2f}), scaled to {spec.params_b:.3g}B",
+    )
 
 
 def _same_model(name: str, spec: ModelSpec) -> bool:

@@ -21,7 +21,8 @@ from probes.profile import CPU, GPU, NPU, HardwareProfile, MemoryPool, Operating
 if TYPE_CHECKING:
     from advisor.decide import Search
 
-SearchFor = Callable[[Constraints, HardwareProfile], "Search"]
+SearchFor = Callable[[Constraints, HardwareProfile, Sequence[ModelSpec]], "Search"]
+_EXAMPLES = 12  # models that an answer's example is chosen from: the most able of those that could fit at 4 bits
 
 
 @cache
@@ -30,23 +31,27 @@ def _questions() -> dict[str, Any]:
 
 
 def ask(
-    taken: Taken, request: Constraints, profile: HardwareProfile, model: ModelSpec | None, search: SearchFor
+    taken: Taken, request: Constraints, profile: HardwareProfile, models: Sequence[ModelSpec], search: SearchFor
 ) -> tuple[dict[str, Any], Sequence[Judged], list[dict[str, Any]]]:
     """The question document, the survivors of the labelled fallback, and the rejections of both."""
     data = _questions()[taken.rule.id]
     rejected: list[dict[str, Any]] = []
-    options = []
+    examples, options = _examples(models, profile, request), []
     for option in data["option"]:
         answered = request.model_copy(update={"vendor": option["vendor"]})
-        found = search(answered, _suppose(profile, option))
+        found = search(answered, _suppose(profile, option), examples)
         options.append(_row(option, rank.order(found.survivors, answered, top=3), answered))
         rejected += [r | {"text": f"{option['label']}: {r['text']}"} for r in found.rejections if r["model"] is None]
     fallback: Sequence[Judged] = ()
     if data["fallback"]:
-        found = search(request.model_copy(update={"target": data["fallback"], "framework": request.framework or "llama.cpp"}), profile)
+        found = search(
+            request.model_copy(update={"target": data["fallback"], "framework": request.framework or "llama.cpp"}),
+            profile,
+            models,
+        )
         fallback = found.survivors
         for judged in fallback:
-            judged.warnings.insert(0, data["fallback_text"])
+            judged.notices.append(data["fallback_text"])
     question = {
         "id": taken.rule.id,
         "text": taken.text,
@@ -58,6 +63,14 @@ def ask(
         "source": data["source"],
     }
     return question, fallback, _unique(rejected)
+
+
+def _examples(models: Sequence[ModelSpec], profile: HardwareProfile, request: Constraints) -> Sequence[ModelSpec]:
+    memory = profile.main_memory
+    if len(models) <= _EXAMPLES or memory is None:
+        return models
+    small = [m for m in models if m.params * 0.55 < memory.total_bytes / 2 and request.use_case in m.use_cases]
+    return sorted(small, key=lambda m: (-rank.capability(m), m.name))[:_EXAMPLES]
 
 
 def _suppose(profile: HardwareProfile, option: dict[str, Any]) -> HardwareProfile:
@@ -81,11 +94,18 @@ def _row(option: dict[str, Any], best: Sequence[Judged], answered: Constraints) 
     if best:
         first = rank.recommendation(1, best[0])
         row["recommendation"] = {
-            key: first[key] for key in ("model", "params_b", "framework", "backend", "precision", "nominal_bits", "reasons", "warnings")
+            key: first[key]
+            for key in ("model", "params_b", "framework", "backend", "precision", "nominal_bits", "reasons", "warnings")
         }
         row["recommendation"]["total_bytes"] = first["memory"]["total_bytes"]
-        row["others"] = [f"{j.option.backend.framework} on {j.option.backend.backend} at {j.option.precision.name}" for j in best[1:]]
-        where = "" if best[0].option.engine.kind == answered.target else f", on the {best[0].option.engine.kind.upper()} and not on the NPU"
+        row["others"] = [
+            f"{j.option.backend.framework} on {j.option.backend.backend} at {j.option.precision.name}" for j in best[1:]
+        ]
+        where = (
+            ""
+            if best[0].option.engine.kind == answered.target
+            else f", on the {best[0].option.engine.kind.upper()} and not on the NPU"
+        )
         row["text"] = (
             f"{option['label']}: {first['framework']} with the backend {first['backend']}, {first['precision']} "
             f"(INT{first['nominal_bits']}), for example {first['model']}{where}."

@@ -13,10 +13,13 @@ from advisor.evaluate import Judged
 from advisor.quality import METRIC, Retention
 from advisor.speed import Interval
 from knowledge.matrix import DATA
+from knowledge.records import ModelSpec
 
 _SLOWEST_USEFUL_TPS = 2.0
 _WORST_RETENTION = 0.8
+_CHANCE_SCORE, _BEST_SCORE = 25.0, 85.0  # MMLU-like scores: four choices; the best open models that fit one machine
 _UNKNOWN_SPEED_SCORE = 0.35
+_WORTH_SHOWING = 0.7  # share of the best score below which an option is no alternative
 
 
 @cache
@@ -30,17 +33,23 @@ def order(survivors: Sequence[Judged], request: Constraints, *, top: int) -> lis
     Deterministic: ties are broken by name. The best option of every framework and engine has a place before a second
     precision of what is already there.
     """
-    shares = _priorities()[request.priority]
-    for judged in survivors:
-        _score(judged, shares, ranked_models=request.model is None)
+    score(survivors, request)
     _mark_pareto(survivors)
     ordered = sorted(survivors, key=lambda j: (-j.scores["total"], j.key))
     return sorted(_varied(ordered, top), key=lambda j: (-j.scores["total"], j.key))
 
 
+def score(survivors: Sequence[Judged], request: Constraints) -> None:
+    """Fill `scores` of each by the shares of the user's priority."""
+    shares = _priorities()[request.priority]
+    for judged in survivors:
+        _score(judged, shares, ranked_models=request.model is None)
+
+
 def _varied(ordered: Sequence[Judged], top: int) -> list[Judged]:
     chosen: list[Judged] = []
     seen: set[Any] = set()
+    worth = ordered[0].scores["total"] * _WORTH_SHOWING if ordered else 0.0
     passes = (
         lambda j: (j.option.backend.framework, j.option.engine.kind),
         lambda j: j.option.spec.name,
@@ -51,6 +60,8 @@ def _varied(ordered: Sequence[Judged], top: int) -> list[Judged]:
         for judged in ordered:
             if len(chosen) >= top:
                 return chosen
+            if judged.scores["total"] < worth and len(chosen) >= 1:
+                break
             mark = distinct(judged)
             if judged not in chosen and mark not in seen:
                 chosen.append(judged)
@@ -62,10 +73,12 @@ def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> 
     assert judged.need and judged.budget and judged.retention
     speed = _speed_score(judged.decode.mid, shares["enough_tps"])
     kept = _clamp((judged.retention.mid - _WORST_RETENTION) / (1 - _WORST_RETENTION))
-    quality = 0.75 * capability(judged) + 0.25 * kept if ranked_models else kept
+    quality = 0.75 * capability(judged.option.spec) + 0.25 * kept if ranked_models else kept
     memory = _clamp(1 - judged.need.total_bytes / judged.budget.bytes) if judged.budget.bytes else 0.0
     effort = 1 - judged.option.backend.effort
-    total = shares["speed"] * speed + shares["quality"] * quality + shares["memory"] * memory + shares["effort"] * effort
+    total = (
+        shares["speed"] * speed + shares["quality"] * quality + shares["memory"] * memory + shares["effort"] * effort
+    )
     judged.scores = {
         "total": round(total + judged.preference, 6),
         "speed": round(speed, 6),
@@ -82,12 +95,12 @@ def _speed_score(tps: float | None, enough: float) -> float:
     return _clamp(math.log(max(tps, 1e-9) / _SLOWEST_USEFUL_TPS) / math.log(enough / _SLOWEST_USEFUL_TPS))
 
 
-def capability(judged: Judged) -> float:
-    """How able the model is, 0 to 1: its published score if there is one, else what its size suggests."""
-    spec = judged.option.spec
-    if spec.quality_score is not None:
-        return _clamp(spec.quality_score / 100)
-    return _clamp(0.28 + 0.09 * math.log2(max(spec.params_b, 0.05) / 0.1))
+def capability(spec: ModelSpec) -> float:
+    """How able the model is, 0 to 1: its published score above chance, else what its size suggests (for experts
+    the geometric mean of total and active parameters)."""
+    size = math.sqrt(spec.params * (spec.active_params or spec.params)) / 1e9
+    score = spec.quality_score if spec.quality_score is not None else 25 + 45 * (1 - math.exp(-size / 6))
+    return _clamp((score - _CHANCE_SCORE) / (_BEST_SCORE - _CHANCE_SCORE))
 
 
 def _clamp(value: float) -> float:
@@ -145,13 +158,21 @@ def recommendation(position: int, judged: Judged) -> dict[str, Any]:
 
 
 def band(interval: Interval) -> dict[str, Any]:
-    numbers = {k: None if v is None else float(f"{v:.4g}") for k, v in (("low", interval.low), ("mid", interval.mid), ("high", interval.high))}
+    numbers = {
+        k: None if v is None else float(f"{v:.4g}")
+        for k, v in (("low", interval.low), ("mid", interval.mid), ("high", interval.high))
+    }
     return {**numbers, "level": 0.9, "basis": interval.basis}
 
 
 def quality_row(retention: Retention) -> dict[str, Any]:
     return {
-        "retention": {"low": round(retention.low, 4), "mid": round(retention.mid, 4), "high": round(retention.high, 4), "level": 0.9},
+        "retention": {
+            "low": round(retention.low, 4),
+            "mid": round(retention.mid, 4),
+            "high": round(retention.high, 4),
+            "level": 0.9,
+        },
         "metric": METRIC,
         "basis": retention.basis,
         "source": retention.source,

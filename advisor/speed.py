@@ -110,4 +110,9 @@ def ttft_ms(prefill: Interval, decode: Interval, prompt_tokens: int = PROMPT_TOK
     def at(tps: float) -> float:
         return prompt_tokens / tps * 1e3 + step
 
-    return Interval(at(prefill.high), at(prefill.mid), at(prefill.low), f"{prompt_tokens} prompt tokens at the predicted prefill speed")
+    return Interval(
+        at(prefill.high),
+        at(prefill.mid),
+        at(prefill.low),
+        f"{prompt_tokens} prompt tokens at the predicted prefill speed",
+    )

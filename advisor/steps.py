@@ -19,11 +19,15 @@ from advisor.gates import gates_for
 from advisor.ladder import ladder_for
 from advisor.rank import band, quality_row
 from knowledge.matrix import DATA
-from knowledge.models import is_embedded
-from knowledge.precisions import gguf_settings
-from knowledge.records import ModelSpec
+from knowledge.precisions import overrides_of
+from knowledge.records import ModelSpec, Precision
 
-SOURCE, REFERENCE, ARTIFACT, SCORES = "work/source.gguf", "work/reference-f16.gguf", "work/model.gguf", "work/reference-scores"
+SOURCE, REFERENCE, ARTIFACT, SCORES = (
+    "work/source.gguf",
+    "work/reference-f16.gguf",
+    "work/model.gguf",
+    "work/reference-scores",
+)
 SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
 BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
 _COPY_BYTES_PER_SECOND = 200e6
@@ -41,7 +45,6 @@ def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints
     """The `plan` part of the document. `alternatives` are the judged options of the same model, for the ladder."""
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
-    embedded = is_embedded(spec)
     executable = row.framework == "llama.cpp"
     words = _words(best, threads)
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in _recipes()[row.framework]]
@@ -56,14 +59,15 @@ def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints
         "context": option.context,
         "licence": spec.licence,
         "base_model": spec.hf_id,
-        "reference_note": _reference_note(spec, embedded),
+        "reference_note": _reference_note(spec),
         "predictions": {
             "artifact_bytes": _exact(best.sizes.file_bytes, 0.005, "sum over tensors, exact to the type"),
             "peak_rss_bytes": _exact(best.need.total_bytes, 0.15, "sum of the memory parts"),
             "decode_tps": band(best.decode),
             "prefill_tps": band(best.prefill),
             "ttft_ms": band(best.ttft),
-            "quality_retention": quality_row(best.retention)["retention"] | {"basis": f"{best.retention.basis}: {best.retention.source}"},
+            "quality_retention": quality_row(best.retention)["retention"]
+            | {"basis": f"{best.retention.basis}: {best.retention.source}"},
         },
         "threads": threads,
         "steps": steps,
@@ -79,8 +83,8 @@ def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _reference_note(spec: ModelSpec, embedded: bool) -> str:
-    if embedded:
+def _reference_note(spec: ModelSpec) -> str:
+    if spec.embedded:
         return f"16-bit GGUF dequantized from the packaged {spec.source_precision} file: a demonstration, not the original 16-bit release"
     if spec.source_precision.upper() in ("F16", "BF16", "F32"):
         return f"the {spec.source_precision} weights themselves"
@@ -104,12 +108,38 @@ def _words(best: Judged, threads: int) -> dict[str, Any]:
     }
     settings = precision.settings
     if row.framework == "llama.cpp":
-        base, overrides = gguf_settings(precision)
-        flags = [part for pattern, kind in overrides for part in ("--tensor-type", f"{pattern}={kind.lower()}")]
-        words |= {"base_type": base, "tensor_flags": flags}
-    words |= {key: settings[key] for key in ("openvino_flags", "olive_precision", "olive_flags", "mlx_flags") if key in settings}
-    words |= _PROVIDERS.get(row.backend, {}) | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
-    return words
+        flags = [
+            part for pattern, kind in overrides_of(precision) for part in ("--tensor-type", f"{pattern}={kind.lower()}")
+        ]
+        words |= {"base_type": str(settings["type"]), "tensor_flags": flags}
+    else:
+        words |= {
+            f"{row.framework}_flags": _flags(precision, row.backend),
+            "olive_precision": str(settings.get("precision", "int4")),
+        }
+    words |= _PROVIDERS.get(row.backend, {})
+    return words | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
+
+
+def _flags(precision: Precision, backend: str) -> list[str]:
+    """The settings of a precision as the flags of the framework's own command."""
+    s = precision.settings
+    if precision.framework == "mlx":
+        if "q_bits" not in s:
+            return ["--dtype", str(s["dtype"])]
+        mode = [] if s["q_mode"] == "affine" else ["--q-mode", str(s["q_mode"])]
+        return ["-q", "--q-bits", str(s["q_bits"]), "--q-group-size", str(s["q_group_size"]), *mode]
+    if precision.framework == "olive":
+        block = ["--block_size", str(s["block_size"])] if "block_size" in s else []
+        return [*block, "--act_precision", "uint16"] if backend == "qnn" else block
+    if "mode" not in s:
+        return ["--weight-format", str(s["weight_format"])]
+    form, _, symmetry = str(s["mode"]).partition("_")
+    flags = ["--weight-format", form, *(["--sym"] if symmetry == "sym" else [])]
+    if "group_size" in s:
+        flags += ["--group-size", str(s["group_size"]), "--ratio", str(s["ratio"])]
+    better = ["--awq", "--scale-estimation", "--dataset", "wikitext2"] if backend == "openvino-npu" else []
+    return flags + better
 
 
 _PROVIDERS: dict[str, dict[str, str]] = {
@@ -166,7 +196,10 @@ def _path(text: str, words: dict[str, Any]) -> str:
 
 def _guide(best: Judged) -> dict[str, Any]:
     values = {k: v for k, v in best.option.precision.settings.items() if isinstance(v, str | int | float | bool | list)}
-    return {"kind": "guide", "values": values | {"precision": best.option.precision.name, "backend": best.option.backend.backend}}
+    return {
+        "kind": "guide",
+        "values": values | {"precision": best.option.precision.name, "backend": best.option.backend.backend},
+    }
 
 
 def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dict[str, Any]:
@@ -179,14 +212,13 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
     if kind == "convert":
         return {"kind": "convert", "input": SOURCE, "output": REFERENCE, "type": "F16"}
     if kind == "quantize":
-        base, overrides = gguf_settings(precision)
         return {
             "kind": "quantize",
             "input": REFERENCE,
             "output": ARTIFACT,
             "precision": precision.name,
-            "type": base,
-            "tensor_types": [{"pattern": p, "type": t} for p, t in overrides],
+            "type": str(precision.settings["type"]),
+            "tensor_types": [{"pattern": p, "type": t} for p, t in overrides_of(precision)],
             "expected_bytes": best.sizes.file_bytes,
         }
     if kind == "validate":
@@ -202,7 +234,10 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
             "expected_bytes": best.sizes.file_bytes if tier == "integrity" else 0,
         }
     if kind == "benchmark" and option.backend.backend != "cpu":
-        return {"kind": "guide", "values": {"backend": option.backend.backend, "why": "timed on the target, not by this build"}}
+        return {
+            "kind": "guide",
+            "values": {"backend": option.backend.backend, "why": "timed on the target, not by this build"},
+        }
     if kind == "benchmark":
         return {
             "kind": "benchmark",
@@ -216,10 +251,14 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
 
 
 def _source(spec: ModelSpec) -> dict[str, Any]:
-    if is_embedded(spec):
+    if spec.embedded:
         return {"kind": "embedded", "hf_id": spec.hf_id}
     if spec.path:
-        return {"kind": "file" if spec.path.lower().endswith(".gguf") else "folder", "path": spec.path, "hf_id": spec.hf_id}
+        return {
+            "kind": "file" if spec.path.lower().endswith(".gguf") else "folder",
+            "path": spec.path,
+            "hf_id": spec.hf_id,
+        }
     return {"kind": "hub", "hf_id": spec.hf_id}
 
 
@@ -238,13 +277,23 @@ def _estimate(recipe: dict[str, Any], best: Judged, threads: int) -> dict[str, A
     rows: dict[str, tuple[float | None, int, int]] = {
         "acquire": (copy, 50 * 2**20, max(source, 0)),
         "convert": (copy + reference / _QUANTIZE_BYTES_PER_SECOND, _WORKER_BYTES + 2 * largest_row_block, reference),
-        "quantize": (copy + 2 * reference / _QUANTIZE_BYTES_PER_SECOND, _WORKER_BYTES + 2 * largest_row_block, sizes.file_bytes),
+        "quantize": (
+            copy + 2 * reference / _QUANTIZE_BYTES_PER_SECOND,
+            _WORKER_BYTES + 2 * largest_row_block,
+            sizes.file_bytes,
+        ),
         "integrity": (copy, _WORKER_BYTES, 0),
         "smoke": (_WORKER_START_SECONDS + 96 / decode if decode else None, need.total_bytes, 0),
-        "reference": (tokens / prefill if prefill else None, reference + need.kv_bytes + need.overhead_bytes, tokens * spec.vocab * 2),
+        "reference": (
+            tokens / prefill if prefill else None,
+            reference + need.kv_bytes + need.overhead_bytes,
+            tokens * spec.vocab * 2,
+        ),
         "distribution": (tokens / prefill if prefill else None, need.total_bytes, 0),
         "benchmark": (
-            2 * BENCH_PAIRS * (_WORKER_START_SECONDS + 2 * BENCH_PROMPT / prefill + BENCH_DECODE / decode) if prefill and decode else None,
+            2 * BENCH_PAIRS * (_WORKER_START_SECONDS + 2 * BENCH_PROMPT / prefill + BENCH_DECODE / decode)
+            if prefill and decode
+            else None,
             need.total_bytes,
             0,
         ),
@@ -252,4 +301,8 @@ def _estimate(recipe: dict[str, Any], best: Judged, threads: int) -> dict[str, A
         "package": (copy, 50 * 2**20, sizes.file_bytes),
     }
     seconds, peak, disk = rows[tier or kind]
-    return {"seconds": None if seconds is None else round(seconds, 1), "peak_ram_bytes": int(peak), "disk_bytes": int(disk)}
+    return {
+        "seconds": None if seconds is None else round(seconds, 1),
+        "peak_ram_bytes": int(peak),
+        "disk_bytes": int(disk),
+    }

@@ -113,6 +113,7 @@ def embedded_model() -> ModelSpec:
         find_model("SmolLM2-135M-Instruct"),
         source_precision="Q4_1",
         path=str(path) if path else "",
+        embedded=True,
         notes="packaged as Q4_1 and dequantized for the demonstration: not the original bf16 release",
     )
 

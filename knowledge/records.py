@@ -116,6 +116,7 @@ class ModelSpec:
     notes: str = ""
     aliases: tuple[str, ...] = ()
     dimensions: tuple[tuple[str, int], ...] = ()
+    embedded: bool = False
 
     def __hash__(self) -> int:  # of a few fields: sizes are cached by model, and a file has hundreds of tensors
         return hash((self.name, self.path, self.params, self.header_bytes, len(self.tensors)))

@@ -100,16 +100,31 @@ def compile_condition(when: Any, facts: Mapping[str, Fact], where: str, used: se
         return lambda _: True
     if not isinstance(when, dict):
         raise _bad(where, "a condition is a table")
-    for word, combine in (("all", all), ("any", any)):
+    for word, combine in (("all", _both), ("any", _either)):
         if word in when:
             if len(when) != 1 or not isinstance(when[word], list) or not when[word]:
                 raise _bad(where, f"`{word}` holds a list of conditions and stands alone")
-            tests = tuple(compile_condition(part, facts, where, used) for part in when[word])
-            return (lambda f: all(t(f) for t in tests)) if combine is all else (lambda f: any(t(f) for t in tests))
+            return combine([compile_condition(part, facts, where, used) for part in when[word]])
     if "not" in when:
         inner = compile_condition(when["not"], facts, where, used)
         return lambda f: not inner(f)
     return _compile_leaf(when, facts, where, used)
+
+
+def _both(tests: list[Test]) -> Test:
+    first, *rest = tests
+    if not rest:
+        return first
+    second = _both(rest)
+    return lambda f: first(f) and second(f)
+
+
+def _either(tests: list[Test]) -> Test:
+    first, *rest = tests
+    if not rest:
+        return first
+    second = _either(rest)
+    return lambda f: first(f) or second(f)
 
 
 def _compile_leaf(when: dict[str, Any], facts: Mapping[str, Fact], where: str, used: set[str]) -> Test:
@@ -165,7 +180,11 @@ def _check_value(fact: Fact, op: str, value: Any, where: str) -> None:
 
 
 def _bad(where: str, what: str) -> AdvisorError:
-    return AdvisorError("bad-rule", f"Rule file {where}: {what}.", "correct the rule file; `advisor knowledge rules` shows what is loaded")
+    return AdvisorError(
+        "bad-rule",
+        f"Rule file {where}: {what}.",
+        "correct the rule file; `advisor knowledge rules` shows what is loaded",
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -300,7 +319,9 @@ def _lint_node(node: str, group: tuple[Rule, ...], facts: Mapping[str, Fact]) ->
         for other in holding[1:]:
             if other.effect != holding[0].effect and other.when is not None:
                 overlaps[holding[0].id, other.id] = None
-    problems = [f"{r.file}: {r.id}: never taken, earlier rules of node {node} cover it" for r in group if r.id not in first]
+    problems = [
+        f"{r.file}: {r.id}: never taken, earlier rules of node {node} cover it" for r in group if r.id not in first
+    ]
     return problems + [f"node {node}: {a} and {b} hold at once with different effects" for a, b in overlaps]
 
 
@@ -310,6 +331,7 @@ def _points(group: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterable[dict[s
     pairs: set[str] = set()
     for rule in group:
         _collect(rule.when, constants, pairs)
+    shared = {1.0, 1e12} | {v for name in pairs for v in constants[name] if isinstance(v, int | float)}
     axes = []
     for name, values in constants.items():
         fact = facts[name]
@@ -317,7 +339,7 @@ def _points(group: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterable[dict[s
         if fact.type == "values":
             axis += fact.values
         elif fact.type == "number" or name in pairs:
-            numbers = sorted({v for v in values if isinstance(v, int | float)} or {1.0})
+            numbers = sorted({v for v in values if isinstance(v, int | float)} | (shared if name in pairs else {1.0}))
             axis += [x for v in numbers for x in (v - 1e-6 * max(1.0, abs(v)), v, v + 1e-6 * max(1.0, abs(v)))]
         else:
             axis += [*sorted(values, key=str), "\N{BULLET}other"]
