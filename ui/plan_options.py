@@ -32,6 +32,9 @@ def _word(text: str, option: str) -> str:
 def _text(text: str, option: str) -> str:
     if not text.strip():
         raise AdvisorError("bad-option", f"{option} is empty.", f"give {option} a value, or leave it out")
+    if not text.isprintable():
+        hint = f"write {option} without control characters"
+        raise AdvisorError("bad-option", f"{option}: {text!r} holds characters that cannot be printed.", hint)
     return text.strip()
 
 
@@ -83,7 +86,7 @@ def add_constraints(parser: Parser) -> None:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="a catalogue name, a Hugging Face id, a checkpoint folder, a .gguf or .onnx file, or `embedded`; "
+        help="a catalogue name or its Hugging Face id, a .gguf file, or `embedded`; "
         "without one the best models for the machine are recommended as well",
     )
     for option in OPTIONS:

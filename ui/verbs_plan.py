@@ -70,7 +70,7 @@ def make_plan(constraints: Constraints) -> dict[str, Any]:
     from advisor.decide import make_plan as decide
 
     profile = machine(constraints)
-    return decide(constraints, profile, model_of(constraints), history=measured_here(profile))
+    return decide(constraints, profile, model_of(constraints.model), history=measured_here(profile))
 
 
 def machine(constraints: Constraints) -> HardwareProfile:
@@ -110,12 +110,47 @@ def _profile_from_file(constraints: Constraints, name: str) -> HardwareProfile:
     return profile
 
 
-def model_of(constraints: Constraints) -> ModelSpec | None:
-    if constraints.model is None:
-        return None
-    from knowledge.store import find_model
+def model_of(name: str | None) -> ModelSpec | None:
+    """The model that MODEL names: the embedded one, a local GGUF file with its tensors, or one of the catalogue.
 
-    return find_model(constraints.model)
+    AdvisorError: `unknown-model` and `ambiguous-model` with the nearest names, `bad-gguf`, `not-found`,
+    `unsupported-model` for files and folders that cannot be planned from yet.
+    """
+    if name is None:
+        return None
+    from knowledge.models import EMBEDDED, embedded_model, find_model
+
+    if name.lower() == EMBEDDED:
+        return _with_tensors(embedded_model())
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        from knowledge.gguf import model_from_gguf
+
+        return model_from_gguf(path.absolute())
+    if _exists(path):
+        what = "checkpoint folders" if path.is_dir() else f"{path.suffix or 'such'} files"
+        hint = "name the model by its catalogue name, or a .gguf file"
+        raise AdvisorError("unsupported-model", f"{name}: {what} cannot be planned from yet.", hint)
+    return find_model(name)
+
+
+def _with_tensors(spec: ModelSpec) -> ModelSpec:
+    """The embedded model with what its file says; as the catalogue knows it where the file is not installed."""
+    if not spec.path:
+        return spec
+    from dataclasses import replace
+
+    from knowledge.gguf import model_from_gguf
+
+    read = model_from_gguf(Path(spec.path))
+    return replace(spec, tensors=read.tensors, header_bytes=read.header_bytes)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long for the file system, or a loop of links
+        return False
 
 
 def measured_here(profile: HardwareProfile) -> Any:
