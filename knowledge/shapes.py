@@ -181,3 +181,8 @@ def _symbols(spec: ModelSpec) -> dict[str, int]:
 @lru_cache(maxsize=1)
 def _document() -> dict[str, Any]:
     return tomllib.loads((_DATA / "architectures.toml").read_text(encoding="utf-8"))
+
+
+def window_period(architecture: str) -> int:
+    """Every how many layers one attends to everything, where the architecture slides a window; 0 where it does not."""
+    return int(_document()["window_period"].get(architecture, 0))
