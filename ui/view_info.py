@@ -130,4 +130,4 @@ def _cell(value: Any) -> str:
         return ", ".join(map(_cell, value))
     if isinstance(value, dict):
         return " ".join(f"{safe(key)}={_cell(part)}" for key, part in value.items())
-    return safe(f"{value:,}" if isinstance(value, int) else value)
+    return safe(f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else value)
