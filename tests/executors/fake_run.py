@@ -1,11 +1,13 @@
 """A small run without a framework: a plan, an executor whose worker makes small files, and a script to be killed.
 
-`python fake_run.py FOLDER MODEL SECONDS` runs the plan in FOLDER, each step taking about SECONDS.
+`python fake_run.py FOLDER MODEL SECONDS [ID.RUNG:STATE]` runs the plan in FOLDER, each step taking about SECONDS, and
+kills itself at that moment.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,19 @@ SIZE = 4 + 5 * 64 * 32
 PARAMETERS = 20_000
 QUALITY = {"Q8_0": 0.99, "Q6_K": 0.98, "Q5_0": 0.90, "Q8_0+ffn_gate=Q5_0": 0.985}
 MEMORY = {"Q8_0": 0.53, "Q6_K": 0.51, "Q5_0": 0.39, "Q8_0+ffn_gate=Q5_0": 0.49}
+PLANNED = ("Q8_0", ("Q6_K", "Q8_0+ffn_gate=Q5_0"))
+MOMENTS = [
+    f"{step}.{rung}:{state}"
+    for rung, steps in enumerate(
+        (
+            ("acquire", "convert", "reference", "quantize", "integrity", "smoke", "distribution"),
+            ("quantize", "integrity", "smoke", "distribution"),
+            ("quantize", "integrity", "smoke", "distribution", "benchmark"),
+        )
+    )
+    for step in steps
+    for state in ("started", "done")
+] + ["package.0:started", "package.0:done"]
 CHECKS = (
     "artifact-hashes",
     "gates-passed",
@@ -234,10 +249,16 @@ def fake_model(path: Path) -> Path:
 
 def main() -> None:
     folder, model, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-    plan = fake_plan(model, "Q8_0", ("Q6_K", "Q8_0+ffn_gate=Q5_0"))
+    moment = sys.argv[4] if len(sys.argv) > 4 else ""
+
+    def listen(event: dict[str, Any]) -> None:
+        if moment == f"{event.get('id')}.{event.get('rung')}:{event.get('state')}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    plan = fake_plan(model, *PLANNED)
     executor = FakeExecutor(folder.with_suffix(".pids"), seconds)
     try:
-        report = run_plan(plan, folder, machine=MACHINE, escalate=True, executor=executor)
+        report = run_plan(plan, folder, machine=MACHINE, escalate=True, executor=executor, on_event=listen)
     except AdvisorError as error:
         print(error.code, error.message, sep=": ", file=sys.stderr)
         sys.exit(error.exit_code)
