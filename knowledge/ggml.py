@@ -192,6 +192,11 @@ def depends_on_index(mixture: Mixture, category: str) -> bool:
     return any(_positional(c) for rule in mixture.rules.get(category, ()) for c in rule.conditions)
 
 
+def kept_type(dtype: str | None, spec: ModelSpec) -> str:
+    """The type of a tensor that is not quantized: as in the GGUF; conversion from elsewhere writes F32."""
+    return dtype if dtype is not None and spec.header_bytes else "F32"
+
+
 def fit_type(name: str, row_length: int) -> str:
     """`name`, or what the quantizer takes instead where rows of `row_length` are no whole number of its blocks."""
     types = ggml_types()
@@ -246,8 +251,8 @@ def tensor_types(
     """The ggml type that quantizing to `ftype` gives each tensor, in the order of the output file.
 
     `overrides` are (pattern, type): the first whose regular expression is found in the tensor's name wins (only where
-    `ftype` is quantized). Tensors that are not quantized keep their `dtype` (F32 where it is unknown). AdvisorError
-    `cannot-quantize` where llama.cpp itself refuses; KeyError for an unknown type name.
+    `ftype` is quantized). AdvisorError `cannot-quantize` where llama.cpp itself refuses; KeyError for an unknown type
+    name.
     """
     mixture = mixtures()[ftype]
     quantized = mixture.base not in ("F32", "F16", "BF16")
@@ -260,7 +265,7 @@ def tensor_types(
     result = []
     for tensor, category in zip(ordered, categories, strict=True):
         if tensor.dimensions < 2 or not quantizable_name(tensor.name):
-            result.append((tensor, tensor.dtype or "F32"))
+            result.append((tensor, kept_type(tensor.dtype, spec)))
             continue
         if not quantized:
             result.append((tensor, mixture.base))

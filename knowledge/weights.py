@@ -37,7 +37,8 @@ _SAFETENSORS_ENTRY = 110
 class WeightSizes:
     """`tensor_bytes` are the weights alone, `file_bytes` what lies on disk. `ratio` is to 2 bytes per parameter.
 
-    `by_role` are tensor bytes by role, `matrix_bytes` those of layer weights by stored type (GGUF); `nominal_bits` those of the largest share of weights for a mix, else the
+    `by_role` are tensor bytes by role, `matrix_bytes` those of layer weights by stored type (GGUF). `nominal_bits` are
+    those of the largest share of weights for a mix, else the
     precision's; `fallback_share` the share of weights whose type was replaced because a row did not divide.
     """
 
@@ -174,7 +175,7 @@ def _gguf(spec: ModelSpec, precision: Precision, imatrix: bool) -> Iterator[_Par
     for group in groups_of(spec):
         manual = next((kind for pattern, kind in overrides if re.search(pattern, group.name)), None)
         if group.dimensions < 2 or not ggml.quantizable_name(group.name):
-            yield _gguf_part(group, group.dtype or "F32", group.count)
+            yield _gguf_part(group, ggml.kept_type(group.dtype, spec), group.count)
         elif not quantized:
             yield _gguf_part(group, mixture.base, group.count)
         elif manual is not None:

@@ -1,0 +1,283 @@
+"""A local model in a folder: a Hugging Face checkpoint read from config.json and bounded safetensors headers.
+
+Nothing is loaded and no code of the folder runs: pickles, `auto_map` (remote code), links that leave the folder and
+`..` in an index are refused. What cannot be used yet (ONNX, OpenVINO, quantized MLX folders, ...) is named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import stat
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from knowledge.base import MIB, AdvisorError, printable
+from knowledge.gguf import foreign_format, model_from_gguf
+from knowledge.hf_config import config_of, gguf_name, model_of_config
+from knowledge.records import ModelSpec, Tensor
+
+MAX_CONFIG_BYTES = 4 * MIB
+MAX_INDEX_BYTES = 64 * MIB
+MAX_HEADER_BYTES = 64 * MIB
+MAX_SHARDS = 1000
+MAX_TENSORS = 200_000
+
+_ACCEPTED = "name a .gguf file, a Hugging Face folder with config.json and safetensors, or a model of the catalogue"
+_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "U64": 64, "I32": 32, "U32": 32, "I16": 16, "U16": 16,
+    "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "C64": 64,
+}  # fmt: skip
+_SOURCE_OF = {"BF16": "bf16", "F16": "f16", "F32": "f32", "F64": "f32"}
+
+
+def read_model_path(path: Path) -> ModelSpec:
+    """The model at `path`: a .gguf file or a Hugging Face folder.
+
+    Raises AdvisorError `not-found`, `bad-gguf`, `bad-checkpoint`, `remote-code` or `unsupported-model`, in one sentence
+    that says what the path holds and what is accepted.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise AdvisorError("not-found", f"There is nothing at {path}.", _ACCEPTED) from error
+    except (OSError, ValueError) as error:
+        raise AdvisorError("unreadable", f"Cannot read {path}.", "check the path and its permissions") from error
+    if stat.S_ISDIR(status.st_mode):
+        return _read_folder(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise AdvisorError("unsupported-model", f"{path} is not a regular file.", _ACCEPTED)
+    head = _head(path)
+    if path.suffix.lower() == ".gguf" or head[:4] == b"GGUF":
+        return model_from_gguf(path)
+    raise AdvisorError(
+        "unsupported-model", f"{path.name} is no model that can be planned: {_kind(path, head)}.", _ACCEPTED
+    )
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise AdvisorError("unreadable", f"Cannot read {path}: {error.strerror}.", "check its permissions") from error
+
+
+def _kind(path: Path, head: bytes) -> str:
+    named = {
+        ".onnx": "it is an ONNX model, which cannot be planned yet",
+        ".xml": "it may be an OpenVINO model, which cannot be planned yet",
+        ".safetensors": "it is one safetensors file; name the folder that it lies in",
+        ".pt": "it is a PyTorch checkpoint, a pickle that is never loaded",
+        ".pth": "it is a PyTorch checkpoint, a pickle that is never loaded",
+    }
+    if path.suffix.lower() in named:
+        return named[path.suffix.lower()]
+    if not head:
+        return "it is empty"
+    return "it " + foreign_format(head)[0].replace("does not begin with GGUF", "is of no known format")
+
+
+# ---- folders
+
+
+def _read_folder(folder: Path) -> ModelSpec:
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise AdvisorError("unsupported-model", f"{folder} holds no config.json: {_folder_kind(folder)}.", _ACCEPTED)
+    config = config_of(_json(folder, config_path, MAX_CONFIG_BYTES))
+    if "auto_map" in config or "trust_remote_code" in config:
+        raise AdvisorError(
+            "remote-code",
+            f"{folder.name} needs code of its own to be loaded (auto_map), which is never run.",
+            "use a conversion of it (GGUF), or a version that the frameworks support by themselves",
+        )
+    tensors = tuple(_tensors(folder))
+    if any(t.name.endswith(".scales") for t in tensors) and "quantization" in config:
+        raise AdvisorError(
+            "unsupported-model", f"{folder.name} is a quantized MLX model, which cannot be planned yet.", _ACCEPTED
+        )
+    if "quantization_config" in config:
+        method = printable(str(_get(config, "quantization_config", "quant_method") or "quantized"), 30)
+        raise AdvisorError(
+            "unsupported-model",
+            f"{folder.name} is already quantized ({method}).",
+            "name the 16-bit checkpoint it came from",
+        )
+    return model_of_config(config, folder, tensors, _licence(folder), _stored_precision(tensors))
+
+
+def _folder_kind(folder: Path) -> str:
+    try:
+        names = {entry.name.lower() for _, entry in zip(range(10_000), folder.iterdir(), strict=False)}
+    except OSError:
+        return "it cannot be read"
+    if "openvino_model.xml" in names:
+        return "it is an OpenVINO model, which cannot be planned yet"
+    if "genai_config.json" in names or any(name.endswith(".onnx") for name in names):
+        return "it is an ONNX model, which cannot be planned yet"
+    ggufs = sorted(name for name in names if name.endswith(".gguf"))
+    if ggufs:
+        return f"it holds {len(ggufs)} GGUF files; name one of them"
+    if not names:
+        return "it is empty"
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        return "it holds PyTorch pickles, which are never loaded"
+    return "it is not a Hugging Face checkpoint"
+
+
+def _bad(folder: Path, what: str, hint: str = "get the checkpoint again from where it was published") -> AdvisorError:
+    return AdvisorError("bad-checkpoint", f"{folder.name}: {what}.", hint)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the folder itself: no separators, no `..`, no link that leaves it."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", name) or ".." in name:
+        raise _bad(folder, f"its index names the file {printable(name, 80)!r}, which is not a plain file of the folder")
+    path = folder / name
+    if path.is_symlink() and not _is_hub_cache_link(folder, path):
+        raise _bad(folder, f"{name} is a link that leaves the folder", "copy the file itself into the folder")
+    if not path.is_file():
+        raise _bad(folder, f"{name} is missing", "finish the download")
+    return path
+
+
+def _is_hub_cache_link(folder: Path, path: Path) -> bool:
+    """Whether a link stays in the folder, or in the blobs next to a Hugging Face cache's snapshot."""
+    target = path.resolve()
+    real = folder.resolve()
+    cache = real.parent.parent / "blobs" if real.parent.name == "snapshots" else None
+    return target.parent == real or (cache is not None and target.parent == cache)
+
+
+def _json(folder: Path, path: Path, limit: int) -> dict[str, Any]:
+    path = _inside(folder, path.name)
+    try:
+        if path.stat().st_size > limit:
+            raise _bad(folder, f"{path.name} is too large")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdvisorError("unreadable", f"Cannot read {path}: {error.strerror}.", "check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise _bad(folder, f"{path.name} is not valid JSON") from error
+    if not isinstance(document, dict):
+        raise _bad(folder, f"{path.name} holds no JSON object")
+    return document
+
+
+def _get(document: Any, *keys: str) -> Any:
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def _licence(folder: Path) -> str:
+    """The `license:` line of the model card's front matter, else `unknown`: never guessed."""
+    card = folder / "README.md"
+    if not card.is_file() or card.is_symlink():
+        return "unknown"
+    with card.open("rb") as file:
+        text = file.read(64 * 1024).decode("utf-8", "replace")
+    match = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
+    line = re.search(r"^license:\s*[\"']?([\w.+ -]{1,60})", match[1] if match else "", re.MULTILINE)
+    return line[1].strip().lower() if line else "unknown"
+
+
+def _stored_precision(tensors: tuple[Tensor, ...]) -> str:
+    shares: dict[str, int] = {}
+    for tensor in tensors:
+        shares[tensor.dtype or ""] = shares.get(tensor.dtype or "", 0) + tensor.elements
+    dtype = max(shares, key=lambda name: shares[name])
+    return _SOURCE_OF.get(dtype, dtype.lower())
+
+
+# ---- safetensors
+
+
+def _tensors(folder: Path) -> Iterator[Tensor]:
+    seen: set[str] = set()
+    total = 0
+    for file in _weight_files(folder):
+        for tensor in _header(folder, file):
+            if tensor.name in seen:
+                raise _bad(folder, f"two of its files hold the tensor {printable(tensor.name, 80)!r}")
+            seen.add(tensor.name)
+            total += 1
+            if total > MAX_TENSORS:
+                raise _bad(folder, f"it holds more than {MAX_TENSORS} tensors")
+            yield tensor
+    if not total:
+        raise _bad(folder, "it holds no weights")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        mapping = _get(_json(folder, index, MAX_INDEX_BYTES), "weight_map")
+        if not isinstance(mapping, dict) or not mapping or not all(isinstance(name, str) for name in mapping.values()):
+            raise _bad(folder, "its index lists no weights")
+        names = sorted(set(mapping.values()))
+        if len(names) > MAX_SHARDS:
+            raise _bad(folder, f"its index names {len(names)} files")
+        return [_inside(folder, name) for name in names]
+    if (folder / "model.safetensors").exists():
+        return [_inside(folder, "model.safetensors")]
+    pickles = [name for name in ("pytorch_model.bin", "pytorch_model.bin.index.json") if (folder / name).exists()]
+    if pickles:
+        raise _bad(folder, "its weights are PyTorch pickles, which are never loaded", "get the safetensors version")
+    raise _bad(folder, "it holds no model.safetensors", _ACCEPTED)
+
+
+def _header(folder: Path, path: Path) -> Iterator[Tensor]:
+    size = path.stat().st_size
+    name = path.name
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 10 or not 2 <= length <= MAX_HEADER_BYTES or 8 + length > size:
+            raise _bad(folder, f"{name} has no valid safetensors header")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _bad(folder, f"{name} has no valid safetensors header") from error
+    if not isinstance(header, dict):
+        raise _bad(folder, f"{name} has no valid safetensors header")
+    spans = []
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        tensor, begin, end = _entry(folder, name, key, entry, size - 8 - length)
+        spans.append((begin, end))
+        yield tensor
+    spans.sort()
+    if any(end > begin for (_, end), (begin, _) in pairwise(spans)):
+        raise _bad(folder, f"{name} has tensors that overlap")
+
+
+def _entry(folder: Path, file: str, key: str, entry: Any, data_bytes: int) -> tuple[Tensor, int, int]:
+    shown = printable(key, 80)
+    dtype, shape, offsets = (_get(entry, "dtype"), _get(entry, "shape"), _get(entry, "data_offsets"))
+    valid = (
+        dtype in _BITS
+        and isinstance(shape, list)
+        and len(shape) <= 8
+        and all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**40 for n in shape)
+        and isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in offsets)
+    )
+    if not valid or len(key) > 500:
+        raise _bad(folder, f"{file} describes the tensor {shown!r} impossibly")
+    begin, end = offsets
+    elements = math.prod(shape)
+    if elements >= 2**48 or end - begin != elements * _BITS[dtype] // 8:
+        raise _bad(folder, f"{file} gives the tensor {shown!r} another size than its shape")
+    if end > data_bytes:
+        raise _bad(folder, f"{file} is truncated: the tensor {shown!r} is not all there", "finish the download")
+    name, role, layer = gguf_name(key)
+    row = shape[-1] if shape else 1
+    return Tensor(name, role, row, elements // row, layer, dtype, end - begin, max(1, len(shape))), begin, end
