@@ -35,6 +35,11 @@ class Option:
     context: int
     facts: dict[str, Any]
 
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells options apart, and breaks ties."""
+        return self.spec.name, self.backend.framework, self.backend.backend, self.precision.name
+
 
 def plan_facts(request: Constraints, profile: HardwareProfile) -> dict[str, Any]:
     """The facts of the plan stage: the request and the machine."""

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from advisor.constraints import Constraints
-from advisor.evaluate import Judged
+from advisor.judging import Judged
 from knowledge.matrix import DATA, load_frameworks
 
 

@@ -41,19 +41,9 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
     for gpu in profile.gpus:
         memory = profile.pool(gpu.pool)
         bandwidth = gpu.bandwidth_gbs or (memory.bandwidth_gbs if memory else None)
-        engines.append(
-            Engine(
-                "gpu",
-                gpu.vendor,
-                gpu.name or f"{gpu.vendor} GPU",
-                gpu.generation,
-                gpu.pool,
-                bandwidth,
-                gpu.fp16_tflops,
-                gpu.int8_tops,
-                integrated=gpu.kind == "integrated",
-            )  # fmt: skip
-        )
+        name, integrated = gpu.name or f"{gpu.vendor} GPU", gpu.kind == "integrated"
+        rates = (bandwidth, gpu.fp16_tflops, gpu.int8_tops)
+        engines.append(Engine("gpu", gpu.vendor, name, gpu.generation, gpu.pool, *rates, integrated=integrated))
     for npu in profile.npus:
         engines.append(
             Engine(

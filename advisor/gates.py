@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from advisor.constraints import Constraints
-from advisor.evaluate import Judged
+from advisor.judging import Judged
 from knowledge.matrix import DATA
 
 QUALITY_RETENTION = 0.95
@@ -31,7 +31,6 @@ def limits_for(nominal_bits: int) -> dict[str, Any]:
 
 def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
     """Required: integrity, smoke, quality, memory, and what the user asked for. Advisory: the rest."""
-    assert best.need
     limits = limits_for(best.option.facts["nominal_bits"])
     retention = QUALITY_RETENTION if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100
     gates = [
@@ -51,7 +50,7 @@ def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
             "peak-memory",
             "peak_rss_bytes",
             "<=",
-            float(best.need.total_bytes),
+            float(best.size.need.total_bytes),
             "advisory",
             "resident memory within the plan",
             "plan",

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from advisor.evaluate import Judged
 from advisor.gates import MEMORY_RATIO, QUALITY_RETENTION
+from advisor.judging import Judged
 from advisor.rank import quality_row
 from knowledge.precisions import overrides_of
 
@@ -29,16 +29,14 @@ def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, A
 
 
 def _merit(judged: Judged) -> tuple[bool, bool, float, str]:
-    assert judged.sizes and judged.retention
-    small, good = judged.sizes.ratio <= MEMORY_RATIO, judged.retention.mid >= QUALITY_RETENTION
+    small, good = judged.size.weights.ratio <= MEMORY_RATIO, judged.retention.mid >= QUALITY_RETENTION
     return not (small and good), not good, -judged.retention.mid, judged.option.precision.name
 
 
 def _rung(judged: Judged) -> dict[str, Any]:
-    assert judged.sizes and judged.retention
     precision = judged.option.precision
     overrides = overrides_of(precision)
-    ratio, kept = judged.sizes.ratio, judged.retention.mid
+    ratio, kept = judged.size.weights.ratio, judged.retention.mid
     why = f"expected to keep {kept:.3f} of the quality in {ratio:.3f} of the 16-bit bytes"
     if overrides:
         why += f"; {', '.join(p for p, _ in overrides)} stands fewer bits than the rest"
@@ -46,7 +44,7 @@ def _rung(judged: Judged) -> dict[str, Any]:
         "precision": judged.option.precision.name,
         "type": str(precision.settings["type"]),
         "tensor_types": [{"pattern": p, "type": t} for p, t in overrides],
-        "expected_bytes": judged.sizes.file_bytes,
+        "expected_bytes": judged.size.weights.file_bytes,
         "quality": quality_row(judged.retention),
         "why": why,
     }

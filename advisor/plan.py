@@ -318,7 +318,7 @@ class Work(_Document):
 
 
 class Plan(_Document):
-    schema_: Literal["advisor.plan/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["advisor.plan/1"] = Field("advisor.plan/1", alias="schema")
     status: Literal["ok", "needs_input", "infeasible"]
     question: dict[str, Any] | None = None
     hardware: HardwareProfile

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from knowledge.quality import load_quality, load_quality_curve
@@ -32,11 +33,13 @@ class Retention:
     source: str
 
 
-def predict_retention(spec: ModelSpec, precision: Precision, bits_per_weight: float) -> Retention:
-    """The 90 % interval of the retention of `precision` on a model like `spec`."""
+def predict_retention(spec: ModelSpec, precision: Precision, bits_per_weight: float, method: str = "") -> Retention:
+    """The 90 % interval of the retention of `precision` on a model like `spec`, made by `method` (empty: data-free)."""
     if precision.nominal_bits >= 16:
         return Retention(0.998, 1.0, 1.0, "assumed", "16-bit weights are the reference")
-    rows = [r for r in load_quality() if r.framework == precision.framework and r.precision == precision.name]
+    family = "openvino" if precision.scheme == "openvino" else precision.framework
+    known = [r for r in load_quality() if r.framework == family and r.precision == precision.name]
+    rows = [r for r in known if r.method == method] or [r for r in known if r.method == "data-free"]
     same = [r for r in rows if _same_model(r.model, spec)]
     if same:
         row = same[0]
@@ -78,7 +81,7 @@ def _curve(bits: float) -> float:
         return points[-1][1]
     if bits <= points[0][0]:
         return points[0][1]
-    for (b0, l0), (b1, l1) in zip(points, points[1:], strict=False):
+    for (b0, l0), (b1, l1) in pairwise(points):
         if b0 <= bits <= b1:
             return math.exp(math.log(l0) + (math.log(l1) - math.log(l0)) * (bits - b0) / (b1 - b0))
     return points[-1][1]

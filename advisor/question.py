@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import rank
 from advisor.constraints import Constraints
-from advisor.evaluate import Judged, Taken
+from advisor.judging import Judged, Taken
 from knowledge.matrix import DATA
 from knowledge.records import ModelSpec
 from probes.profile import CPU, GPU, NPU, HardwareProfile, MemoryPool, OperatingSystem
 
 if TYPE_CHECKING:
-    from advisor.decide import Search
+    from advisor.search import Search, Setting
 
 SearchFor = Callable[[Constraints, HardwareProfile, Sequence[ModelSpec]], "Search"]
 _EXAMPLES = 12  # models that an answer's example is chosen from: the most able of those that could fit at 4 bits
@@ -31,9 +31,10 @@ def _questions() -> dict[str, Any]:
 
 
 def ask(
-    taken: Taken, request: Constraints, profile: HardwareProfile, models: Sequence[ModelSpec], search: SearchFor
+    taken: Taken, setting: Setting, models: Sequence[ModelSpec], search: SearchFor
 ) -> tuple[dict[str, Any], Sequence[Judged], list[dict[str, Any]]]:
     """The question document, the survivors of the labelled fallback, and the rejections of both."""
+    request, profile = setting.request, setting.profile
     data = _questions()[taken.rule.id]
     rejected: list[dict[str, Any]] = []
     examples, options = _examples(models, profile, request), []

@@ -1,4 +1,4 @@
-"""From judged options to an order: scores by the user's priority, the Pareto set, a varied selection, the document row."""
+"""From judged options to an order: scores by the user's priority, the Pareto set, a varied selection, the row shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from advisor.constraints import Constraints
-from advisor.evaluate import Judged
+from advisor.judging import Judged
 from advisor.quality import METRIC, Retention
 from advisor.speed import Interval
 from knowledge.matrix import DATA
@@ -70,11 +70,10 @@ def _varied(ordered: Sequence[Judged], top: int) -> list[Judged]:
 
 
 def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> None:
-    assert judged.need and judged.budget and judged.retention
     speed = _speed_score(judged.decode.mid, shares["enough_tps"])
     kept = _clamp((judged.retention.mid - _WORST_RETENTION) / (1 - _WORST_RETENTION))
     quality = 0.75 * capability(judged.option.spec) + 0.25 * kept if ranked_models else kept
-    memory = _clamp(1 - judged.need.total_bytes / judged.budget.bytes) if judged.budget.bytes else 0.0
+    memory = _clamp(1 - judged.size.need.total_bytes / judged.size.budget.bytes) if judged.size.budget.bytes else 0.0
     effort = 1 - judged.option.backend.effort
     total = (
         shares["speed"] * speed + shares["quality"] * quality + shares["memory"] * memory + shares["effort"] * effort
@@ -99,8 +98,8 @@ def capability(spec: ModelSpec) -> float:
     """How able the model is, 0 to 1: its published score above chance, else what its size suggests (for experts
     the geometric mean of total and active parameters)."""
     size = math.sqrt(spec.params * (spec.active_params or spec.params)) / 1e9
-    score = spec.quality_score if spec.quality_score is not None else 25 + 45 * (1 - math.exp(-size / 6))
-    return _clamp((score - _CHANCE_SCORE) / (_BEST_SCORE - _CHANCE_SCORE))
+    known = spec.quality_score if spec.quality_score is not None else 25 + 45 * (1 - math.exp(-size / 6))
+    return _clamp((known - _CHANCE_SCORE) / (_BEST_SCORE - _CHANCE_SCORE))
 
 
 def _clamp(value: float) -> float:
@@ -122,8 +121,7 @@ def _mark_pareto(survivors: Sequence[Judged]) -> None:
 
 def recommendation(position: int, judged: Judged) -> dict[str, Any]:
     """The document row of one option."""
-    option, sizes, need = judged.option, judged.sizes, judged.need
-    assert sizes and need and judged.budget and judged.retention
+    option, need = judged.option, judged.size.need
     return {
         "rank": position,
         "pareto": judged.pareto,
@@ -142,11 +140,11 @@ def recommendation(position: int, judged: Judged) -> dict[str, Any]:
             "kv_bytes": need.kv_bytes,
             "overhead_bytes": need.overhead_bytes,
             "total_bytes": need.total_bytes,
-            "budget_bytes": judged.budget.bytes,
-            "pool": judged.budget.pool,
+            "budget_bytes": judged.size.budget.bytes,
+            "pool": judged.size.budget.pool,
             "parts": [{"name": n, "bytes": b, "source": s} for n, b, s in need.parts],
         },
-        "disk": judged.disk,
+        "disk": judged.size.disk,
         "decode_tps": band(judged.decode),
         "prefill_tps": band(judged.prefill),
         "ttft_ms": band(judged.ttft),

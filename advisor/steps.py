@@ -14,11 +14,11 @@ from typing import Any
 
 from advisor.checklist import checklist
 from advisor.constraints import Constraints
-from advisor.evaluate import Judged
 from advisor.gates import gates_for
+from advisor.judging import Judged
 from advisor.ladder import ladder_for
 from advisor.rank import band, quality_row
-from knowledge.matrix import DATA
+from knowledge.matrix import DATA, Backend
 from knowledge.precisions import overrides_of
 from knowledge.records import ModelSpec, Precision
 
@@ -49,7 +49,6 @@ def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints
     words = _words(best, threads)
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in _recipes()[row.framework]]
     gates = gates_for(best, request)
-    assert best.retention and best.need and best.sizes
     return {
         "model": spec.hf_id or spec.name,
         "framework": row.framework,
@@ -61,8 +60,8 @@ def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints
         "base_model": spec.hf_id,
         "reference_note": _reference_note(spec),
         "predictions": {
-            "artifact_bytes": _exact(best.sizes.file_bytes, 0.005, "sum over tensors, exact to the type"),
-            "peak_rss_bytes": _exact(best.need.total_bytes, 0.15, "sum of the memory parts"),
+            "artifact_bytes": _exact(best.size.weights.file_bytes, 0.005, "sum over tensors, exact to the type"),
+            "peak_rss_bytes": _exact(best.size.need.total_bytes, 0.15, "sum of the memory parts"),
             "decode_tps": band(best.decode),
             "prefill_tps": band(best.prefill),
             "ttft_ms": band(best.ttft),
@@ -78,14 +77,14 @@ def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints
 
 
 def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
-    return {
-        "low": round(value * (1 - tolerance)), "mid": value, "high": round(value * (1 + tolerance)), "level": 0.9, "basis": basis,
-    }  # fmt: skip
+    low, high = round(value * (1 - tolerance)), round(value * (1 + tolerance))
+    return {"low": low, "mid": value, "high": high, "level": 0.9, "basis": basis}
 
 
 def _reference_note(spec: ModelSpec) -> str:
     if spec.embedded:
-        return f"16-bit GGUF dequantized from the packaged {spec.source_precision} file: a demonstration, not the original 16-bit release"
+        packaged = f"16-bit GGUF dequantized from the packaged {spec.source_precision} file"
+        return f"{packaged}: a demonstration, not the original 16-bit release"
     if spec.source_precision.upper() in ("F16", "BF16", "F32"):
         return f"the {spec.source_precision} weights themselves"
     return f"16-bit GGUF dequantized from {spec.source_precision}: the highest precision at hand"
@@ -114,14 +113,14 @@ def _words(best: Judged, threads: int) -> dict[str, Any]:
         words |= {"base_type": str(settings["type"]), "tensor_flags": flags}
     else:
         words |= {
-            f"{row.framework}_flags": _flags(precision, row.backend),
+            f"{row.framework}_flags": _flags(precision, row),
             "olive_precision": str(settings.get("precision", "int4")),
         }
     words |= _PROVIDERS.get(row.backend, {})
     return words | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
 
 
-def _flags(precision: Precision, backend: str) -> list[str]:
+def _flags(precision: Precision, row: Backend) -> list[str]:
     """The settings of a precision as the flags of the framework's own command."""
     s = precision.settings
     if precision.framework == "mlx":
@@ -131,14 +130,14 @@ def _flags(precision: Precision, backend: str) -> list[str]:
         return ["-q", "--q-bits", str(s["q_bits"]), "--q-group-size", str(s["q_group_size"]), *mode]
     if precision.framework == "olive":
         block = ["--block_size", str(s["block_size"])] if "block_size" in s else []
-        return [*block, "--act_precision", "uint16"] if backend == "qnn" else block
+        return [*block, "--act_precision", "uint16"] if row.backend == "qnn" else block
     if "mode" not in s:
         return ["--weight-format", str(s["weight_format"])]
     form, _, symmetry = str(s["mode"]).partition("_")
     flags = ["--weight-format", form, *(["--sym"] if symmetry == "sym" else [])]
     if "group_size" in s:
         flags += ["--group-size", str(s["group_size"]), "--ratio", str(s["ratio"])]
-    better = ["--awq", "--scale-estimation", "--dataset", "wikitext2"] if backend == "openvino-npu" else []
+    better = ["--scale-estimation", "--dataset", "wikitext2"] if row.method == "scale-estimation" else []
     return flags + better
 
 
@@ -205,7 +204,6 @@ def _guide(best: Judged) -> dict[str, Any]:
 def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dict[str, Any]:
     option = best.option
     spec, precision = option.spec, option.precision
-    assert best.sizes and best.budget
     kind = recipe["kind"]
     if kind == "acquire":
         return {"kind": "acquire", "source": _source(spec), "output": SOURCE}
@@ -219,7 +217,7 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
             "precision": precision.name,
             "type": str(precision.settings["type"]),
             "tensor_types": [{"pattern": p, "type": t} for p, t in overrides_of(precision)],
-            "expected_bytes": best.sizes.file_bytes,
+            "expected_bytes": best.size.weights.file_bytes,
         }
     if kind == "validate":
         tier = recipe["tier"]
@@ -230,8 +228,8 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
             "context": min(WINDOW, option.context),
             "blocks": SCORED_BLOCKS,
             "block_tokens": BLOCK_TOKENS,
-            "memory_budget_bytes": best.budget.bytes if tier == "smoke" else 0,
-            "expected_bytes": best.sizes.file_bytes if tier == "integrity" else 0,
+            "memory_budget_bytes": best.size.budget.bytes if tier == "smoke" else 0,
+            "expected_bytes": best.size.weights.file_bytes if tier == "integrity" else 0,
         }
     if kind == "benchmark" and option.backend.backend != "cpu":
         return {
@@ -265,9 +263,8 @@ def _source(spec: ModelSpec) -> dict[str, Any]:
 def _estimate(recipe: dict[str, Any], best: Judged, threads: int) -> dict[str, Any]:
     """Seconds, peak memory and disk of a step; seconds None where the speed is unknown."""
     option = best.option
-    sizes, need, spec = best.sizes, best.need, option.spec
-    assert sizes and need
-    source = best.disk["download_bytes"] or best.disk["peak_bytes"] - sizes.file_bytes - 2 * spec.params
+    sizes, need, spec = best.size.weights, best.size.need, option.spec
+    source = best.size.disk["download_bytes"] or best.size.disk["peak_bytes"] - sizes.file_bytes - 2 * spec.params
     reference = 2 * spec.params
     kind, tier = recipe["kind"], recipe.get("tier")
     largest_row_block = 4 * spec.vocab * spec.hidden

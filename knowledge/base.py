@@ -51,7 +51,9 @@ def printable(text: str, limit: int = 600) -> str:
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-_SIZE = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[kmgt]?)(?P<binary>i?)(?P<byte>b?)\s*", re.IGNORECASE)
+_SIZE = re.compile(
+    r"\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[kmgt]?)(?P<binary>i?)(?P<byte>b?)\s*", re.IGNORECASE
+)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _MAX_SIZE = 2**60
 
@@ -67,10 +69,8 @@ def parse_size(text: str, option: str, *, decimal: bool = False) -> int:
     if not match:
         raise AdvisorError("bad-size", f"{option}: {text!r} is not a size.", hint)
     unit = match["unit"].lower()
-    if not unit and match["byte"] and not match["binary"]:
-        power = 0
-    else:
-        power = _POWER[unit] if unit else 3
+    plain_bytes = not unit and match["byte"] and not match["binary"]
+    power = 0 if plain_bytes else _POWER[unit or "g"]
     base = 1000 if decimal and not match["binary"] else 1024
     size = float(match["number"]) * base**power
     if not math.isfinite(size) or not 1 <= size <= _MAX_SIZE:
@@ -113,8 +113,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         raise file_error(error, path) from error
@@ -133,7 +133,9 @@ def write_json(path: Path, document: Any) -> None:
 def file_error(error: OSError, path: Path) -> AdvisorError:
     """The sentence for an operating system error at `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AdvisorError("disk-full", f"No space left to write {path}.", "free some space, or name another folder", EXIT_STEP_FAILED)
+        return AdvisorError(
+            "disk-full", f"No space left to write {path}.", "free some space, or name another folder", EXIT_STEP_FAILED
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return AdvisorError("unwritable", f"No permission to write {path}.", "name a folder that you may write to")
     reason = error.strerror or type(error).__name__
@@ -158,7 +160,9 @@ def read_json(path: Path, what: str, *, limit_bytes: int = 32 * MIB) -> Any:
     except FileNotFoundError as error:
         raise AdvisorError("not-found", f"There is no {what} at {path}.", "check the path") from error
     except OSError as error:
-        raise AdvisorError("unreadable", f"Cannot read {path}: {error.strerror}.", "check the path and its permissions") from error
+        raise AdvisorError(
+            "unreadable", f"Cannot read {path}: {error.strerror}.", "check the path and its permissions"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise AdvisorError("bad-json", f"{path} is not a valid {what}: {error}.", hint) from error
 

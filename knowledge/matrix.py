@@ -21,7 +21,8 @@ Served = Literal["yes", "no", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A row of backends.csv. `effort` is 0 (install and run) to 1 (a project of its own)."""
+    """A row of backends.csv. `method` is what the backend's recipe does
+    beyond plain rounding (as in quality.csv), `effort` 0 (install and run) to 1 (a project of its own)."""
 
     framework: str
     backend: str
@@ -32,6 +33,7 @@ class Backend:
     arch: frozenset[str]
     support: str
     precisions: tuple[str, ...]
+    method: str
     effort: float
     text: str
     source: str
@@ -96,7 +98,7 @@ def load_backends() -> tuple[Backend, ...]:
         Backend(
             r["framework"], r["backend"], r["engine"], frozenset(r["vendors"].split("|")),
             tuple(r["generations"].split("|")), frozenset(r["os"].split("|")), frozenset(r["arch"].split("|")),
-            r["support"], tuple(p for p in r["precisions"].split("|") if p), float(r["effort"]), r["text"], r["source"],
+            r["support"], tuple(p for p in r["precisions"].split("|") if p), r["method"], float(r["effort"]), r["text"], r["source"],
         )
         for r in _rows("backends.csv")
     )  # fmt: skip

@@ -10,9 +10,9 @@ A rule file holds `stage = "plan" | "static" | "fit" | "value"` and a list of `[
     weight  for `prefer`: what it adds to the score (negative: an objection)
     source  where the fact comes from
 
-Facts are declared in facts.toml with a finite list of `values` or `type = "number" | "text"`. A comparison with an unknown
-fact (None) is false, whatever the operator; `{fact, op = "known"}` asks for knowledge itself. Nothing is ever evaluated
-as code. Stages run in the order above; files in the order of their names; rules in the order they are written.
+Facts are declared in facts.toml with a finite list of `values` or `type = "number" | "text"`. A comparison with an
+unknown fact (None) is false, whatever the operator; `{fact, op = "known"}` asks for knowledge itself. Nothing is ever
+evaluated as code. Stages run in the order above; files in the order of their names; rules as they are written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from knowledge.base import AdvisorError
 
@@ -49,7 +49,7 @@ class Fact:
     """A declared fact: its finite `values`, or a number or text; `words` say what it is."""
 
     name: str
-    type: Literal["values", "number", "text"]
+    type: str
     values: tuple[Any, ...]
     words: str
 
@@ -206,7 +206,7 @@ def load_facts(path: Path = RULES_DIR / "facts.toml") -> dict[str, Fact]:
 
 @lru_cache(maxsize=8)
 def load_rules(extra: tuple[Path, ...] = ()) -> RuleSet:
-    """The packaged rules, then those in the `extra` folders (a site's own policy). AdvisorError names file, rule, field."""
+    """The packaged rules, then those in the `extra` folders (a site's own policy). Errors name file, rule, field."""
     facts = load_facts()
     nodes: dict[str, dict[str, list[Rule]]] = {stage: {} for stage in STAGES}
     seen: dict[str, str] = {}
@@ -245,7 +245,7 @@ def _rule(row: Any, stage: str, file: str, facts: Mapping[str, Fact]) -> Rule:
     used: set[str] = set()
     test = compile_condition(row.get("when"), facts, where, used)
     return Rule(
-        row["id"], row.get("node", row["id"]), stage, row.get("when"), row["effect"], row["text"],
+        row["id"], str(row.get("node", row["id"])), stage, row.get("when"), row["effect"], row["text"],
         row.get("change", ""), float(weight), row["source"], file, test, tuple(sorted(used)),
     )  # fmt: skip
 

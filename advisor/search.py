@@ -1,0 +1,227 @@
+"""The walk over candidates: engines x backends x models x precisions, each judged, nothing computed twice.
+
+A backend that cannot run is rejected once, before any model. A catalogue is searched coarse to fine: every model that
+could fit at the backend's first precision, then the best few at all of its precisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from advisor import rank
+from advisor.candidates import backend_facts, backends_for, options_for, plan_facts, precisions_for
+from advisor.constraints import Constraints
+from advisor.engines import Engine, default_threads, engines_of
+from advisor.judging import Judged, Lost, Walk, judge
+from advisor.memory import Budget, budget
+from advisor.speed import CostModel
+from knowledge.base import format_bytes
+from knowledge.matrix import Backend
+from knowledge.records import ModelSpec, Precision
+from knowledge.rules import RuleSet
+from probes.profile import HardwareProfile
+
+_FINE = 8  # models that are judged at every precision when a catalogue is searched
+_FLOOR_MARGIN = 0.95  # a mixture never stores fewer bits than this share of its base type
+_REJECTIONS_SHOWN = 60
+_SHOWN_PER_RULE = 3
+
+Rejection = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What stays the same during a search."""
+
+    request: Constraints
+    profile: HardwareProfile
+    rules: RuleSet
+    cost_model: CostModel
+
+    def judge(
+        self, facts: dict[str, Any], engine: Engine, row: Backend, spec: ModelSpec, precisions: Sequence[Precision]
+    ) -> list[Judged | Lost]:
+        threads = default_threads(self.profile)
+        return [
+            judge(option, self.request, self.profile, self.rules, self.cost_model, threads)
+            for option in options_for(facts, engine, row, spec, precisions, self.request)
+        ]
+
+
+@dataclass(slots=True)
+class Search:
+    """What a walk leaves: the options that survived, those that lost, and the rejections of engines and backends."""
+
+    survivors: list[Judged] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def add(self, found: Sequence[Judged | Lost]) -> None:
+        for one in found:
+            if isinstance(one, Judged):
+                self.survivors.append(one)
+            else:
+                self.lost.append(one)
+
+
+def search(setting: Setting, models: Sequence[ModelSpec]) -> Search:
+    """Judge every option. An NPU that nothing serves is answered by what else can run, with the rejection kept."""
+    request, profile = setting.request, setting.profile
+    base = plan_facts(request, profile)
+    engines = engines_of(profile)
+    found = Search()
+    wanted = [e for e in engines if request.target in ("auto", e.kind)]
+    _search_engines(setting, wanted, base, models, found)
+    if request.target == "npu" and not _served(setting, wanted, base):
+        _search_engines(setting, [e for e in engines if e.kind != "npu"], base, models, found)
+        for judged in found.survivors:
+            judged.notices.append(f"Runs on the {judged.option.engine.kind.upper()}, not on the NPU.")
+    elif request.target != "auto":
+        for engine in engines:
+            if engine.kind != request.target:
+                text = f"--target {request.target} was asked for; this is the {engine.kind.upper()} ({engine.name})."
+                found.rejections.append(
+                    rejection("target.engine", text, "DESIGN: options", change="leave out --target")
+                )
+    if request.framework and not any(r.framework == request.framework for e in wanted for r in backends_for(e)):
+        kinds = ", ".join(sorted({f"{e.kind.upper()} ({e.vendor})" for e in wanted})) or "anything here"
+        text = f"{request.framework} has no backend for {kinds}."
+        found.rejections.append(
+            rejection("framework.no-backend", text, "the support matrix", framework=request.framework)
+        )
+    return found
+
+
+def alternatives(setting: Setting, chosen: Judged) -> list[Judged]:
+    """The same model on the same backend at every precision of its shortlist, whatever precision was asked for."""
+    option = chosen.option
+    request = setting.request.model_copy(update={"precision": None})
+    facts = backend_facts(plan_facts(request, setting.profile), option.engine, option.backend, setting.profile)
+    found = Search()
+    free = replace(setting, request=request)
+    found.add(free.judge(facts, option.engine, option.backend, option.spec, precisions_for(option.backend, None)))
+    return found.survivors
+
+
+def _served(setting: Setting, engines: Sequence[Engine], base: dict[str, Any]) -> bool:
+    """Whether some backend of the matrix serves one of `engines` on this system, whatever the model."""
+    free = base | {"asked_framework": None}
+    return any(
+        Walk(setting.rules, "static", backend_facts(free, engine, row, setting.profile)).first("reject") is None
+        for engine in engines
+        for row in backends_for(engine)
+    )
+
+
+def _search_engines(
+    setting: Setting, engines: Sequence[Engine], base: dict[str, Any], models: Sequence[ModelSpec], found: Search
+) -> None:
+    for engine in engines:
+        for row in backends_for(engine):
+            facts = backend_facts(base, engine, row, setting.profile)
+            taken = Walk(setting.rules, "static", facts).first("reject")
+            precisions = precisions_for(row, setting.request.precision)
+            if taken:
+                rule = taken.rule
+                found.rejections.append(
+                    rejection(rule.id, taken.text, rule.source, row.framework, row.backend, change=taken.change)
+                )
+            elif not precisions:
+                text = f"{row.framework} on {row.backend} has no precision {setting.request.precision}."
+                found.rejections.append(
+                    rejection("precision.asked", text, "the precision table", row.framework, row.backend)
+                )
+            else:
+                _search_backend(setting, facts, engine, row, precisions, models, found)
+
+
+def _search_backend(
+    setting: Setting,
+    facts: dict[str, Any],
+    engine: Engine,
+    row: Backend,
+    precisions: Sequence[Precision],
+    models: Sequence[ModelSpec],
+    found: Search,
+) -> None:
+    if len(models) <= _FINE:
+        for spec in models:
+            found.add(setting.judge(facts, engine, row, spec, precisions))
+        return
+    possible, told = _possible(models, precisions, budget(setting.profile, engine.pool, row.backend, engine.kind), row)
+    found.rejections += told
+    first = [one for spec in possible for one in setting.judge(facts, engine, row, spec, precisions[:1])]
+    alive = [one for one in first if isinstance(one, Judged)]
+    rank.score(alive, setting.request)
+    best = [j.option.spec for j in sorted(alive, key=lambda j: (-j.scores["total"], j.key))[:_FINE]]
+    found.add(first)
+    for spec in best or possible:
+        found.add(setting.judge(facts, engine, row, spec, precisions[1:]))
+
+
+def _possible(
+    models: Sequence[ModelSpec], precisions: Sequence[Precision], usable: Budget, row: Backend
+) -> tuple[list[ModelSpec], list[Rejection]]:
+    """The models whose weights alone could fit at the fewest bits, and one rejection for all the others."""
+    fewest = min(precisions, key=lambda p: p.bits)
+    floor = {spec: spec.params * fewest.bits / 8 * _FLOOR_MARGIN for spec in models}
+    large = [spec for spec in models if floor[spec] > usable.bytes]
+    if not large:
+        return list(models), []
+    least = min(large, key=lambda spec: (floor[spec], spec.name))
+    text = (
+        f"{len(large)} models from {least.params_b:.3g} billion parameters on need more than the "
+        f"{format_bytes(usable.bytes)} usable in {usable.pool}, even at {fewest.name} (the smallest, {least.name}: "
+        f"{format_bytes(floor[least])} of weights at least)."
+    )
+    told = rejection(
+        "memory.fits", text, "weights alone, from below", row.framework, row.backend, change="with more memory"
+    )
+    return [spec for spec in models if floor[spec] <= usable.bytes], [told]
+
+
+def rejection(
+    rule: str,
+    text: str,
+    source: str,
+    framework: str | None = None,
+    backend: str | None = None,
+    model: str | None = None,
+    precision: str | None = None,
+    change: str = "",
+) -> Rejection:
+    """A row of the document's `rejected`."""
+    parts = {"framework": framework, "backend": backend, "precision": precision, "model": model}
+    return {**parts, "rule": rule, "text": text, "source": source, "change": change}
+
+
+def _lost_row(lost: Lost) -> Rejection:
+    taken, option = lost.taken, lost.option
+    row, spec = option.backend, option.spec
+    return rejection(
+        taken.rule.id, taken.text, taken.rule.source, row.framework, row.backend, spec.name, option.precision.name,
+        taken.change,
+    )  # fmt: skip
+
+
+def rejections_shown(found: Search) -> list[Rejection]:
+    """A readable selection: the backends that cannot run, then at most a few options per framework, backend and rule,
+    those that came closest first."""
+    kept = list({(r["framework"], r["backend"], r["text"]): r for r in found.rejections}.values())
+    seen: dict[tuple[str, ...], int] = {}
+    for lost in sorted(found.lost, key=lambda j: (j.shortfall, j.option.key)):
+        key = (lost.option.backend.framework, lost.option.backend.backend, lost.taken.rule.id)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= _SHOWN_PER_RULE and len(kept) < _REJECTIONS_SHOWN:
+            kept.append(_lost_row(lost))
+    return kept
+
+
+def nearest(found: Search) -> Rejection | None:
+    """What came closest of all that was sized: the option that misses its budget by least, then the fastest."""
+    sized = [lost for lost in found.lost if lost.size]
+    if not sized:
+        return None
+    return _lost_row(min(sized, key=lambda j: (j.shortfall, -(j.decode_tps or 0.0), j.option.key)))
