@@ -66,11 +66,10 @@ def plan(arguments: argparse.Namespace) -> Answer:
 
 
 def make_plan(constraints: Constraints) -> dict[str, Any]:
-    """The plan document: reads what the decision needs (machine, model, history) and decides."""
+    """The plan document: reads what the decision needs (machine, model) and decides."""
     from advisor.decide import make_plan as decide
 
-    profile = machine(constraints)
-    return decide(constraints, profile, model_of(constraints.model), history=measured_here(profile))
+    return decide(constraints, machine(constraints), model_of(constraints.model))
 
 
 def machine(constraints: Constraints) -> HardwareProfile:
@@ -151,15 +150,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError, RuntimeError):  # too long for the file system, or a loop of links
         return False
-
-
-def measured_here(profile: HardwareProfile) -> Any:
-    """What runs measured on this probed machine; another machine has no history here."""
-    if profile.origin != "probed" or not profile.fingerprint:
-        return ()
-    from executors.history import calibration_rows
-
-    return calibration_rows(profile.fingerprint)
 
 
 def _schema() -> Answer:

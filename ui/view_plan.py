@@ -71,9 +71,10 @@ def _wait(ttft_ms: Document) -> str:
 
 
 def _recommendations(rows: list[Document]) -> Any:
-    columns = ("#", "model", "runs on", "precision", "GiB", "tok/s", "quality")
-    cells = (
-        (
+    """All recommendations; the model's column only where they differ in it."""
+    columns = ["#", "model", "runs on", "precision", "GiB", "tok/s", "quality"]
+    cells = [
+        [
             f"{row['rank']}{'*' if row['pareto'] else ''}",
             _short_name(row),
             _runs_on(row),
@@ -81,9 +82,12 @@ def _recommendations(rows: list[Document]) -> Any:
             f"{row['memory']['total_bytes'] / 2**30:.1f}",
             _short(row["decode_tps"]),
             share(row["quality"]["retention"]["mid"]),
-        )
+        ]
         for row in rows
-    )
+    ]
+    if len({row["model"] for row in rows}) == 1:
+        for line in (columns, *cells):
+            del line[1]
     made = table(columns, cells, right=("GiB", "tok/s", "quality"))
     made.caption = "* nothing else here is better in every respect"
     return made
