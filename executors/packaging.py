@@ -16,7 +16,7 @@ from advisor.plan import Work
 from executors.folder import LOCK, PARTIAL, RunFolder, link_or_copy, sha256_file, write_text
 from executors.report_md import code, comparison, escape, gates, performance, quality
 from executors.report_text import summary
-from knowledge.base import write_json
+from knowledge.base import printable, write_json
 
 MANIFEST_SCHEMA = "advisor.manifest/1"
 REWRITTEN = ("manifest.json", "checklist.json", "checklist.md", LOCK)  # `advisor check` writes the checklist anew
@@ -79,7 +79,7 @@ def model_card(document: Mapping[str, Any]) -> str:
     base = document["base_model"]
     front: dict[str, Any] = {}
     if base:
-        front |= {"base_model": base, "base_model_relation": "quantized"}
+        front |= {"base_model": printable(base), "base_model_relation": "quantized"}
     front |= {"library_name": "gguf", "pipeline_tag": "text-generation", **_licence(document["licence"])}
     front["tags"] = ["gguf", "llama-cpp", "quantized"]
     source = document["source"]
@@ -117,7 +117,7 @@ def _licence(licence: str) -> dict[str, str]:
         return {}
     if licence.lower() in _HUB_LICENCES:
         return {"license": licence.lower()}
-    return {"license": "other", "license_name": licence}
+    return {"license": "other", "license_name": printable(licence)}
 
 
 def write_manifest(folder: RunFolder, document: Mapping[str, Any], known: Mapping[str, str]) -> None:

@@ -1,0 +1,120 @@
+"""`advisor check`: any byte that changed since the run fails the item that vouches for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_run import CHECKS, MACHINE, FakeExecutor, fake_model, fake_plan
+
+from executors.check import CHECKS as REGISTRY
+from executors.check import check_run, checklist_markdown, failed
+from executors.runner import run_plan
+from knowledge.base import AdvisorError
+
+MIX = "Q8_0+ffn_gate=Q5_0"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    plan = fake_plan(fake_model(tmp_path / "model.gguf"), MIX)
+    run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"))
+    return tmp_path / "run"
+
+
+def results(document: dict[str, Any]) -> dict[str, str]:
+    return {item["id"]: item["status"] for item in document["items"]}
+
+
+def flip(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 0x10
+    path.write_bytes(content)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_finished_run_passes_its_automatic_items(folder: Path) -> None:
+    document = check_run(folder)
+    assert results(document) == {**dict.fromkeys(CHECKS, "pass"), "rollback": "todo"}
+    assert not failed(document)
+    assert document == json.loads((folder / "checklist.json").read_text())
+    assert document["schema"] == "advisor.checklist/1"
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
+def test_a_flipped_byte_of_the_artifact_fails(place: float, folder: Path) -> None:
+    flip(next(folder.glob("artifact/*.gguf")), place)
+    document = check_run(folder)
+    assert failed(document)
+    assert results(document)["artifact-hashes"] == results(document)["manifest-complete"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("path", "item"),
+    [
+        ("report.md", "manifest-complete"),
+        ("work/reference.gguf", "manifest-complete"),
+        ("artifact/README.md", "artifact-hashes"),
+        ("artifact/SHA256SUMS", "artifact-hashes"),
+        ("steps/03-quantize/log.txt", "manifest-complete"),
+    ],
+)
+def test_a_file_that_is_gone_or_changed_fails_its_item(path: str, item: str, folder: Path) -> None:
+    (folder / path).write_text("other")
+    assert results(check_run(folder))[item] == "fail"
+    (folder / path).unlink()
+    assert results(check_run(folder))[item] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("path", "item"), [("artifact/extra.bin", "artifact-hashes"), ("extra.txt", "manifest-complete")]
+)
+def test_a_file_that_the_run_did_not_make_fails(path: str, item: str, folder: Path) -> None:
+    (folder / path).write_text("other")
+    assert results(check_run(folder))[item] == "fail"
+
+
+def test_an_edited_verdict_does_not_help(tmp_path: Path) -> None:
+    plan = fake_plan(fake_model(tmp_path / "model.gguf"), "Q8_0")
+    run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"))
+    edit(tmp_path / "run/report.json", status="passed", gates=[])
+    assert results(check_run(tmp_path / "run"))["gates-passed"] == "fail"
+
+
+@pytest.mark.parametrize("name", ["report.json", "manifest.json"])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema": "advisor.run/1", "status": "passed"}', "\x00\xff"])
+def test_a_broken_document_fails_without_a_traceback(name: str, content: str, folder: Path) -> None:
+    (folder / name).write_text(content)
+    assert failed(check_run(folder))
+
+
+def test_an_unfinished_run_fails_its_automatic_items(tmp_path: Path) -> None:
+    plan = fake_plan(fake_model(tmp_path / "model.gguf"), MIX)
+    with pytest.raises(AdvisorError):
+        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids", fail={"smoke": "x"}))
+    assert set(results(check_run(tmp_path / "run")).values()) == {"fail", "todo"}
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AdvisorError, match="holds no run"):
+        check_run(tmp_path)
+
+
+def test_the_markdown_ticks_what_passed_and_escapes_its_strings(folder: Path) -> None:
+    document = check_run(folder)
+    document["items"][0]["text"] = "<b>[x](http://evil)\n# hi"
+    text = checklist_markdown(document)
+    assert text.count("- [x]") == len(CHECKS)
+    assert "<b>" not in text
+    assert "\n# hi" not in text
+
+
+def test_every_check_that_items_can_name_is_described() -> None:
+    import executors.check
+
+    assert all(f"`{name}`" in (executors.check.__doc__ or "") for name in REGISTRY)
