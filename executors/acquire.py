@@ -6,6 +6,7 @@ original, and nothing that happens in the run can touch it.
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,20 @@ from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorErro
 from knowledge.models import embedded_path
 
 _GGUF_MAGIC = b"GGUF"
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
 def acquire(source: ModelSource, target: Path, on_fraction: Callable[[float], None]) -> dict[str, Any]:
     """Copy the model to the new file `target`; what it is: `{"kind", "name", "hf_id", "bytes", "sha256"}`.
 
     Raises AdvisorError: `needs-hub` (downloads are not built yet), `toolchain-missing` (no embedded model),
-    `not-found`, `bad-model` (no GGUF), `model-changed` (not the file that the plan was made for).
+    `not-found`, `bad-model` (no GGUF), `split-model`, `model-changed` (not the file that the plan was made for).
     """
     path = locate(source)
+    if _SHARD.search(path.name):
+        raise AdvisorError(
+            "split-model", f"{path} is a part of a model.", "merge the parts first: llama-gguf-split --merge FIRST OUT"
+        )
     before = path.stat()
     if source.file_bytes and before.st_size != source.file_bytes:
         raise _changed(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from executors import check, history, packaging, report_html, report_md
+from executors import history, packaging, report_html, report_md
+from executors.check import check_run
 from executors.folder import RunFolder, write_text
 from executors.history import Measured
 from knowledge.base import write_json
@@ -37,7 +38,7 @@ def close(
     write_reports(folder, document)
     known = {path: sha256 for files in outputs.values() for path, sha256 in files.items()}
     packaging.write_manifest(folder, document, known)
-    check.check_run(folder.root)
+    check_run(folder.root)
     warning = history.record_run(measured_rows(document, machine))
     return [warning] if warning else []
 
