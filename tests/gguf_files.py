@@ -64,7 +64,7 @@ def write_gguf(
     head += b"".join(_text(key) + _value(value) for key, value in pairs.items())
     offset = 0
     for name, shape, kind in shapes:
-        head += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+        head += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset % 2**63)
         size = ELEMENT_BYTES.get(kind, 4)
         for length in shape:
             size *= length

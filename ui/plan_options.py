@@ -46,6 +46,14 @@ def _percent(text: str, option: str) -> str:
     return _text(text, option).removesuffix("%").strip()
 
 
+def _precision(text: str, option: str) -> str:
+    """`text` as given, if any framework has such a precision; AdvisorError `unknown-precision` with the nearest."""
+    from knowledge.precisions import resolve_precision
+
+    resolve_precision(_text(text, option))
+    return text.strip()
+
+
 def _choices(literal: Any) -> str:
     return "|".join(get_args(literal))
 
@@ -69,7 +77,7 @@ OPTIONS = (
     Option("--max-quality-loss", "max_quality_loss_pct", "PCT", "at most so many per cent below 16 bits", _percent),
     Option("--max-disk", "max_disk_bytes", "SIZE", "at most so much disk; here 8GB means 8 x 10^9 B", _decimal_size),
     Option("--framework", "framework", _choices(FrameworkName), "only this framework", _word),
-    Option("--precision", "precision", "NAME", "only this precision or family, for example Q4_K_M or int4", _text),
+    Option("--precision", "precision", "NAME", "only this precision or family, for example Q4_K_M or int4", _precision),
     Option("--kv-cache", "kv_cache", _choices(KvType), "the type of the KV cache (default: chosen)", _word),
     Option("--top", "top", "N", "how many recommendations (default 5)", _text),
 )

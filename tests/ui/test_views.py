@@ -141,9 +141,14 @@ def test_explain_shows_the_path_and_every_rejection(call) -> None:
     assert all(row["rule"].split(".")[0] in out for row in document["rejected"])
 
 
-def test_every_status_of_a_plan_has_a_view(call) -> None:
-    for arguments in (["--ram", "8GB"], ["--ram", "8GB", "--target", "npu"], ["--ram", "64MB"]):
-        show_plan(call("plan", *arguments, "--json").document, explain=True)
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--ram", "8GB"], "ok"), (["--ram", "8GB", "--target", "npu"], "needs_input"), (["--ram", "64MB"], "infeasible")],
+)
+def test_every_status_of_a_plan_has_a_view(call, arguments: list[str], status: str) -> None:
+    document = call("plan", *arguments, "--json").document
+    assert document["status"] == status
+    show_plan(document, explain=True)
 
 
 @pytest.mark.parametrize(
