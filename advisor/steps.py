@@ -225,7 +225,7 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
             "kind": "validate",
             "tier": tier,
             "reference": "" if tier == "smoke" else REFERENCE,
-            "context": min(WINDOW, option.context),
+            "context": option.context if tier == "smoke" else min(WINDOW, option.context),
             "blocks": SCORED_BLOCKS,
             "block_tokens": BLOCK_TOKENS,
             "memory_budget_bytes": best.size.budget.bytes if tier == "smoke" else 0,
@@ -243,7 +243,7 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
             "pairs": BENCH_PAIRS,
             "prompt_tokens": BENCH_PROMPT,
             "decode_tokens": BENCH_DECODE,
-            "context": min(WINDOW, option.context),
+            "context": option.context,
         }
     return {"kind": "package"}
 

@@ -98,7 +98,8 @@ def load_backends() -> tuple[Backend, ...]:
         Backend(
             r["framework"], r["backend"], r["engine"], frozenset(r["vendors"].split("|")),
             tuple(r["generations"].split("|")), frozenset(r["os"].split("|")), frozenset(r["arch"].split("|")),
-            r["support"], tuple(p for p in r["precisions"].split("|") if p), r["method"], float(r["effort"]), r["text"], r["source"],
+            r["support"], tuple(p for p in r["precisions"].split("|") if p), r["method"], float(r["effort"]), r["text"],
+            r["source"],
         )
         for r in _rows("backends.csv")
     )  # fmt: skip

@@ -1,0 +1,258 @@
+"""The decision as claims: never over budget, never unloadable, monotone, deterministic, every rejection explained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from advisor.constraints import Constraints
+from advisor.decide import make_plan
+from advisor.plan import Plan
+from knowledge.base import AdvisorError
+from knowledge.matrix import load_backends
+from knowledge.models import embedded_model, find_model, load_models
+from knowledge.records import ModelSpec
+from probes.declared import declared_profile
+
+GIB = 2**30
+CHIPS = ["RTX 4090", "RX 7900 XTX", "Apple M2", "Core Ultra 7 155H", "Ryzen AI 9 HX 370", "Snapdragon X Elite", None]
+MODELS = ["Llama-3.2-1B-Instruct", "Qwen2.5-1.5B-Instruct", "Llama-3.1-8B-Instruct", "Qwen3-30B-A3B", None]
+
+
+def plan(model: ModelSpec | str | None = None, **request: Any) -> dict[str, Any]:
+    if isinstance(model, str):
+        model = find_model(model)
+    asked = Constraints(model=model.name if model else None, **request)
+    profile = declared_profile(
+        ram_bytes=asked.ram_bytes, vram_bytes=asked.vram_bytes, chip=asked.chip, device=asked.device,
+        vendor=asked.vendor, os=asked.os, target=asked.target, power=asked.power,
+    )  # fmt: skip
+    return make_plan(asked, profile, model)
+
+
+def names(document: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    return [(r["model"], r["framework"], r["backend"], r["precision"]) for r in document["recommendations"]]
+
+
+def test_the_document_is_the_contract_s() -> None:
+    document = plan(ram_bytes=16 * GIB, os="linux")
+    assert Plan.model_validate(document).as_json()["status"] == "ok"
+
+
+def test_the_same_request_gives_the_same_bytes() -> None:
+    first, second = (json.dumps(plan(ram_bytes=8 * GIB, target="npu")) for _ in range(2))
+    assert first == second
+
+
+def test_an_unknown_npu_asks_and_answers_per_vendor() -> None:
+    document = plan(ram_bytes=8 * GIB, target="npu")
+    assert document["status"] == "needs_input"
+    frameworks = {o["vendor"]: o["recommendation"]["framework"] for o in document["question"]["options"]}
+    assert frameworks == {
+        "intel": "openvino", "amd": "olive", "qualcomm": "olive", "apple": "mlx", "rockchip": "llama.cpp"
+    }  # fmt: skip
+    assert all("not on the NPU" in r["warnings"][0] for r in document["recommendations"])
+    assert {r["backend"] for r in document["recommendations"]} == {"cpu"}
+
+
+def test_every_answer_has_its_rules() -> None:
+    for option in plan(ram_bytes=8 * GIB, target="npu")["question"]["options"]:
+        assert any(reason["rule"] for reason in option["recommendation"]["reasons"]), option["vendor"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "framework", "backend"),
+    [
+        ("intel", "openvino", "openvino-npu"),
+        ("amd", "olive", "vitisai"),
+        ("qualcomm", "olive", "qnn"),
+        ("apple", "mlx", "metal"),
+        ("rockchip", "llama.cpp", "cpu"),
+    ],
+)
+def test_the_npu_vendor_decides_the_framework(vendor: str, framework: str, backend: str) -> None:
+    best = plan(ram_bytes=8 * GIB, target="npu", vendor=vendor)["recommendations"][0]
+    assert (best["framework"], best["backend"]) == (framework, backend)
+
+
+def test_the_intel_npu_gets_symmetric_four_bits_only() -> None:
+    document = plan(ram_bytes=16 * GIB, target="npu", vendor="intel", os="windows", top=50)
+    ours = [r for r in document["recommendations"] if r["framework"] in ("openvino", "olive")]
+    assert ours
+    assert all(r["nominal_bits"] == 4 and "asym" not in r["precision"] for r in ours)
+
+
+def test_asymmetric_weights_are_refused_on_the_intel_npu_with_the_rule() -> None:
+    document = plan(model="Qwen3-4B", target="npu", vendor="intel", ram_bytes=16 * GIB, precision="int4-asym-g128")
+    assert document["status"] == "infeasible"
+    assert "npu.symmetric" in {r["rule"] for r in document["rejected"]}
+
+
+def test_group_size_must_divide_channel_width() -> None:
+    document = plan(model="SmolLM2-135M-Instruct", ram_bytes=8 * GIB, precision="int4-sym-g128")
+    rejected = [r for r in document["rejected"] if r["rule"] == "precision.group-divides"]
+    assert rejected
+    assert "576" in rejected[0]["text"]
+
+
+def test_a_quantized_source_is_never_upscaled() -> None:
+    from dataclasses import replace
+
+    small = replace(find_model("Qwen2.5-1.5B-Instruct"), source_precision="Q4_0", path="/models/x.gguf")
+    document = plan(model=small, ram_bytes=8 * GIB, target="cpu", top=50)
+    assert {r["nominal_bits"] for r in document["recommendations"]} <= {2, 3, 4}
+    assert "source.upscale" in {r["rule"] for r in document["rejected"]}
+
+
+def test_the_embedded_model_gets_the_mix_that_passes_both_gates() -> None:
+    document = plan(model=embedded_model(), ram_bytes=8 * GIB, os="linux")
+    best = document["recommendations"][0]
+    assert best["precision"] == "Q8_0+ffn_gate=Q5_0"
+    assert best["quality"]["basis"] == "measured"
+    assert "Q4_1" not in {r["precision"] for r in document["recommendations"]}
+    kinds = [s["settings"]["kind"] for s in document["plan"]["steps"]]
+    assert kinds == ["acquire", "convert", "quantize", *["validate"] * 4, "benchmark", "package"]
+    assert document["plan"]["ladder"][0]["precision"] == "Q8_0+ffn_gate=Q5_1+ffn_up=Q5_1"
+
+
+def test_an_asked_precision_leaves_the_ladder_open() -> None:
+    document = plan(model=embedded_model(), ram_bytes=8 * GIB, os="linux", framework="llama.cpp", precision="Q4_K_M")
+    assert document["recommendations"][0]["precision"] == "Q4_K_M"
+    assert document["plan"]["ladder"][0]["precision"] == "Q8_0+ffn_gate=Q5_0"
+
+
+def test_a_dropped_in_rule_changes_the_answer(tmp_path: Path) -> None:
+    (tmp_path / "90-site.toml").write_text(
+        'stage = "static"\n[[rule]]\nid = "site.no-mlx"\nwhen = { fact = "framework", value = "mlx" }\n'
+        'effect = "reject"\ntext = "{framework} is not allowed here."\nsource = "our policy"\n',
+        encoding="utf-8",
+    )
+    asked = Constraints(ram_bytes=16 * GIB, chip="Apple M2", os="macos")
+    profile = declared_profile(ram_bytes=16 * GIB, chip="Apple M2", os="macos")
+    before = make_plan(asked, profile, None)
+    after = make_plan(asked, profile, None, extra_rules=(tmp_path,))
+    assert "mlx" in {r["framework"] for r in before["recommendations"]}
+    assert "mlx" not in {r["framework"] for r in after["recommendations"]}
+    assert "site.no-mlx" in {r["rule"] for r in after["rejected"]}
+
+
+def test_too_little_memory_names_what_came_closest() -> None:
+    document = plan(model="Llama-3.1-8B-Instruct", ram_bytes=4 * GIB, os="linux")
+    assert document["status"] == "infeasible"
+    assert document["nearest"]["rule"] == "memory.fits"
+    assert any("Closest" in w and "more" in w for w in document["warnings"])
+
+
+def test_an_asked_context_beyond_the_model_is_refused_with_what_would_do() -> None:
+    document = plan(model="SmolLM2-135M-Instruct", ram_bytes=8 * GIB, context=100_000)
+    assert document["status"] == "infeasible"
+    assert any(r["rule"] == "model.context" and "--context 8192" in r["change"] for r in document["rejected"])
+
+
+def test_a_speed_floor_rejects_with_the_speed() -> None:
+    document = plan(device="Raspberry Pi 5", ram_bytes=8 * GIB, min_decode_tps=1000)
+    assert document["status"] == "infeasible"
+    assert any(r["rule"] == "speed.asked" and "tok/s" in r["text"] for r in document["rejected"])
+
+
+def test_a_priority_moves_its_own_axis() -> None:
+    request: dict[str, Any] = {"ram_bytes": 16 * GIB, "chip": "Core Ultra 7 155H", "os": "windows"}
+    balanced, fast, small, easy = (
+        plan(priority=priority, **request)["recommendations"][0]
+        for priority in ("balanced", "speed", "memory", "effort")
+    )
+    assert fast["decode_tps"]["mid"] >= balanced["decode_tps"]["mid"]
+    assert small["memory"]["total_bytes"] <= balanced["memory"]["total_bytes"]
+    assert easy["score"]["effort"] >= balanced["score"]["effort"]
+
+
+def test_enterprise_and_cross_platform_prefer_what_the_course_says() -> None:
+    request: dict[str, Any] = {"ram_bytes": 16 * GIB, "os": "windows", "chip": "Core Ultra 7 155H"}
+    assert plan(enterprise=True, **request)["recommendations"][0]["framework"] == "olive"
+    assert plan(cross_platform=True, **request)["recommendations"][0]["framework"] == "llama.cpp"
+
+
+requests = st.fixed_dictionaries(
+    {
+        "ram_bytes": st.sampled_from([1, 2, 4, 6, 8, 12, 16, 32, 64, 128]).map(lambda g: g * GIB),
+        "chip": st.sampled_from(CHIPS),
+        "model": st.sampled_from(MODELS),
+        "target": st.sampled_from(["auto", "cpu", "gpu", "npu"]),
+        "os": st.sampled_from([None, "linux", "windows", "macos", "android"]),
+        "priority": st.sampled_from(["balanced", "speed", "quality", "memory", "effort", "energy"]),
+        "context": st.sampled_from([None, 512, 4096, 8192]),
+        "kv_cache": st.sampled_from([None, "f16", "q8_0", "q4_0"]),
+        "use_case": st.sampled_from(["chat", "code", "rag", "reasoning", "vision"]),
+        "commercial": st.booleans(),
+        "max_quality_loss_pct": st.sampled_from([None, 1.0, 5.0]),
+        "top": st.integers(1, 20),
+    }
+)
+
+
+def check(document: dict[str, Any], request: dict[str, Any]) -> None:
+    loadable = {(b.framework, b.backend) for b in load_backends() if b.support != "unsupported"}
+    assert document["status"] in ("ok", "needs_input", "infeasible")
+    assert document["trace"]
+    for r in document["recommendations"]:
+        memory = r["memory"]
+        assert memory["total_bytes"] <= memory["budget_bytes"]
+        assert memory["total_bytes"] == memory["weights_bytes"] + memory["kv_bytes"] + memory["overhead_bytes"]
+        assert (r["framework"], r["backend"]) in loadable
+        assert r["reasons"]
+        low, mid, high = (r["quality"]["retention"][k] for k in ("low", "mid", "high"))
+        assert low <= mid <= high
+        if request["max_quality_loss_pct"] is not None and document["status"] == "ok":
+            assert low >= 1 - request["max_quality_loss_pct"] / 100
+    scores = [r["score"]["total"] for r in document["recommendations"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(r["rule"] and r["text"] for r in document["rejected"])
+    if document["status"] == "infeasible":
+        assert document["rejected"]
+    if document["status"] == "ok":
+        Plan.model_validate(document)
+    json.dumps(document, allow_nan=False)
+
+
+def check_request(request: dict[str, Any]) -> None:
+    try:
+        document = plan(**request)
+    except AdvisorError as error:
+        assert error.message
+        assert error.hint
+        return
+    check(document, request)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(requests)
+def test_any_request_is_answered_within_its_bounds(request: dict[str, Any]) -> None:
+    check_request(request)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(requests)
+def test_two_thousand_requests_are_answered_within_their_bounds(request: dict[str, Any]) -> None:
+    check_request(request)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([m.name for m in load_models()]), st.integers(2, 64), st.integers(1, 64))
+def test_more_memory_never_makes_a_plan_infeasible(name: str, gib: int, more: int) -> None:
+    small = plan(model=name, ram_bytes=gib * GIB, os="linux")
+    large = plan(model=name, ram_bytes=(gib + more) * GIB, os="linux")
+    assert small["status"] != "ok" or large["status"] == "ok"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([m.name for m in load_models()]), st.sampled_from([512, 2048]))
+def test_a_longer_context_never_needs_less_memory(name: str, context: int) -> None:
+    request: dict[str, Any] = {"ram_bytes": 512 * GIB, "os": "linux", "framework": "llama.cpp", "precision": "Q4_K_M"}
+    first, second = (plan(model=name, context=c, **request)["recommendations"] for c in (context, 2 * context))
+    if first and second:
+        assert second[0]["memory"]["kv_bytes"] >= first[0]["memory"]["kv_bytes"]
+        assert second[0]["memory"]["total_bytes"] >= first[0]["memory"]["total_bytes"]
