@@ -54,15 +54,16 @@ class Evidence:
 Verdict = tuple[str, str]  # status and evidence of an item
 
 
-def check_run(run_dir: Path) -> dict[str, Any]:
+def check_run(run_dir: Path, known: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Check every automatic item of the run's checklist anew; write and return `advisor.checklist/1`.
 
-    The caller exits with 5 if an item failed. Raises AdvisorError `not-a-run` where there is no run.
+    `known` are hashes that were computed a moment ago, at the end of a run; without them every file is read. The caller
+    exits with 5 if an item failed. Raises AdvisorError `not-a-run` where there is no run.
     """
     folder = existing_folder(run_dir)
     plan = load_plan(folder.path("plan.json"))
     items = plan.plan.checklist if plan.plan else []
-    run = _evidence(folder, plan)
+    run = _evidence(folder, plan, dict(known or {}))
     document = checklist_document(items, {item.id: _verdict(item, run) for item in items if item.kind == "automatic"})
     write_json(folder.path("checklist.json"), document)
     write_text(folder.path("checklist.md"), checklist_markdown(document))
@@ -118,7 +119,7 @@ def _status_note(item: Mapping[str, Any]) -> str:
     return f" ({item['status']})" if item["kind"] == "automatic" else ""
 
 
-def _evidence(folder: RunFolder, plan: Plan) -> Evidence | None:
+def _evidence(folder: RunFolder, plan: Plan, hashes: dict[str, str]) -> Evidence | None:
     """None while the run is not finished."""
     report = stored(folder)
     if report is None:
@@ -129,7 +130,7 @@ def _evidence(folder: RunFolder, plan: Plan) -> Evidence | None:
         }
     except (AdvisorError, KeyError, TypeError):
         manifest = {}
-    return Evidence(folder, plan, report, manifest, {})
+    return Evidence(folder, plan, report, manifest, hashes)
 
 
 def _verdict(item: ChecklistItem, run: Evidence | None) -> Verdict:

@@ -37,8 +37,7 @@ def close(
     """
     write_reports(folder, document)
     known = {path: sha256 for files in outputs.values() for path, sha256 in files.items()}
-    packaging.write_manifest(folder, document, known)
-    check_run(folder.root)
+    check_run(folder.root, packaging.write_manifest(folder, document, known))
     warning = history.record_run(measured_rows(document, machine))
     return [warning] if warning else []
 

@@ -120,10 +120,10 @@ def _licence(licence: str) -> dict[str, str]:
     return {"license": "other", "license_name": printable(licence)}
 
 
-def write_manifest(folder: RunFolder, document: Mapping[str, Any], known: Mapping[str, str]) -> None:
+def write_manifest(folder: RunFolder, document: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
     """RUN/manifest.json: every file of the run with its SHA-256, the versions, the source and its licence.
 
-    `known` are hashes of files that were computed when they were written; the others are read.
+    `known` are hashes of files that were computed when they were written; the others are read. Returns all hashes.
     """
     files = [path for path in sorted(folder.root.rglob("*")) if path.is_file() and not path.name.endswith(PARTIAL)]
     names = [name for name in map(folder.relative, files) if name not in REWRITTEN]
@@ -151,3 +151,4 @@ def write_manifest(folder: RunFolder, document: Mapping[str, Any], known: Mappin
             ],
         },
     )
+    return hashes
