@@ -1,0 +1,108 @@
+"""What advisor adds to llama.cpp: a whole `advisor run` of the embedded model against the same llama.cpp calls made
+directly by a plain script (direct_llamacpp.py), one after the other, on the same files and tokens. Budget: 10 %.
+
+    python benchmarks/overhead.py [--rounds 1]
+
+Takes a few minutes. Prints a table, then JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from executors.validation import ANSWER_TOKENS, CHAT, PROMPTS, TEXT
+from knowledge.models import embedded_path
+
+BUDGET = 0.10
+
+
+def advisor(home: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
+    """Wall seconds of a whole command, and its JSON document."""
+    command = [str(Path(sys.executable).with_name("advisor")), *arguments, "--json"]
+    start = time.perf_counter()
+    done = subprocess.run(command, env={**os.environ, "ADVISOR_HOME": str(home)}, stdout=subprocess.PIPE, text=True)
+    return time.perf_counter() - start, json.loads(done.stdout)
+
+
+def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The calls of the plan's steps, for the plain script."""
+    work = plan["plan"]
+    settings = {step["settings"]["kind"]: step["settings"] for step in work["steps"]}
+    tiers = {
+        step["settings"]["tier"]: step["settings"] for step in work["steps"] if step["settings"]["kind"] == "validate"
+    }
+    return {
+        "source": str(embedded_path()),
+        "reference": str(folder / "f16.gguf"),
+        "artifact": str(folder / "artifact.gguf"),
+        "scores": str(folder / "scores.f16"),
+        "text": str(TEXT),
+        "threads": work["threads"],
+        "type": settings["quantize"]["type"],
+        "tensor_types": settings["quantize"]["tensor_types"],
+        "context": tiers["reference"]["context"],
+        "blocks": tiers["reference"]["blocks"],
+        "block_tokens": tiers["reference"]["block_tokens"],
+        "smoke_context": tiers["smoke"]["context"],
+        "prompts": [*PROMPTS, CHAT[0]["content"]],
+        "answer_tokens": ANSWER_TOKENS,
+        "bench_context": settings["benchmark"]["context"],
+        "pairs": settings["benchmark"]["pairs"],
+        "prompt_tokens": settings["benchmark"]["prompt_tokens"],
+        "decode_tokens": settings["benchmark"]["decode_tokens"],
+    }
+
+
+def direct(plan: dict[str, Any], folder: Path) -> tuple[float, dict[str, float]]:
+    script = Path(__file__).with_name("direct_llamacpp.py")
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=json.dumps(job_of(plan, folder)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - start, json.loads(done.stdout)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="how often both are run, in turn; the best of each counts"
+    )
+    rounds = parser.parse_args().rounds
+    ours, plain = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        request = ("embedded", "--framework", "llama.cpp", "--target", "cpu")
+        _, plan = advisor(folder, "plan", *request, "--out", str(folder / "plan.json"))
+        for number in range(rounds):
+            seconds, report = advisor(
+                folder, "run", str(folder / "plan.json"), "--workdir", str(folder / f"run{number}")
+            )
+            ours.append((seconds, {step["id"]: step["seconds"] for step in report["steps"]}))
+            plain.append(direct(plan, folder))
+    (seconds, steps), (script, parts) = min(ours, key=lambda row: row[0]), min(plain, key=lambda row: row[0])
+    overhead = seconds / script - 1
+    print(f"{'advisor run':>14} {seconds:7.1f} s   " + "  ".join(f"{key} {value:.1f}" for key, value in steps.items()))
+    print(f"{'plain script':>14} {script:7.1f} s   " + "  ".join(f"{key} {value:.1f}" for key, value in parts.items()))
+    print(f"{'overhead':>14} {overhead:7.1%}     budget {BUDGET:.0%}")
+    print(
+        json.dumps(
+            {"advisor_seconds": seconds, "script_seconds": script, "overhead": overhead, "steps": steps, "parts": parts}
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
