@@ -184,4 +184,4 @@ def _work(option: Option, size: Size, threads: int) -> Work:
     spec, row = option.spec, option.backend
     share = spec.active_params / spec.params if spec.active_params else 1.0
     active, cache = size.weights.tensor_bytes * share, size.need.kv_bytes / 2
-    return Work(spec, row.framework, row.backend, active, cache, option.engine, threads)
+    return Work(spec, row.framework, row.backend, option.precision.name, active, cache, option.engine, threads)

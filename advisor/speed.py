@@ -31,6 +31,7 @@ class Work:
     spec: ModelSpec
     framework: str
     backend: str
+    precision: str
     active_weight_bytes: float
     kv_bytes: float
     engine: Engine

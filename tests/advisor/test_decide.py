@@ -221,10 +221,12 @@ def check_request(request: dict[str, Any]) -> None:
     try:
         document = plan(**request)
     except AdvisorError as error:
-        assert error.message
-        assert error.hint
+        refused = error.as_json()["error"]
+    else:
+        check(document, request)
         return
-    check(document, request)
+    assert refused["message"]
+    assert refused["hint"]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

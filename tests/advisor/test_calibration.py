@@ -1,0 +1,72 @@
+"""Own measurements answer for themselves and move others only a little."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from advisor.calibration import Calibrated
+from advisor.engines import Engine
+from advisor.speed import Interval, Roofline, Work, ttft_ms
+from knowledge.models import find_model
+
+
+@dataclass(frozen=True)
+class Row:
+    model: str
+    precision: str
+    measured: float
+    mid: float | None
+    framework: str = "llama.cpp"
+    backend: str = "cpu"
+    metric: str = "decode_tps"
+
+
+def work(model: str = "Qwen2.5-1.5B-Instruct", precision: str = "Q4_K_M", bandwidth: float | None = 40.0) -> Work:
+    engine = Engine("cpu", "intel", "CPU", "", "ram", bandwidth, None, None)
+    return Work(find_model(model), "llama.cpp", "cpu", precision, 1.0e9, 0.0, engine, 7)
+
+
+def test_the_same_configuration_is_answered_by_its_own_measurements() -> None:
+    rows = [Row("Qwen/Qwen2.5-1.5B-Instruct", "Q4_K_M", tps, 20.0) for tps in (30.0, 31.0, 40.0)]
+    answer = Calibrated(Roofline(), rows).decode_tps(work())
+    assert answer.mid == 31.0
+    assert "measured on this machine (3 runs)" in answer.basis
+
+
+def test_one_measurement_moves_another_configuration_by_a_ninth() -> None:
+    prior = Roofline().decode_tps(work())
+    moved = Calibrated(Roofline(), [Row("other", "Q8_0", 40.0, 20.0)]).decode_tps(work())
+    assert prior.mid
+    assert moved.mid == pytest.approx(prior.mid * 2 ** (1 / 9))
+
+
+def test_repeats_of_one_configuration_count_once() -> None:
+    one = Calibrated(Roofline(), [Row("other", "Q8_0", 40.0, 20.0)]).decode_tps(work())
+    many = Calibrated(Roofline(), [Row("other", "Q8_0", 40.0, 20.0)] * 50).decode_tps(work())
+    assert one.mid == many.mid
+
+
+def test_another_backend_s_measurements_do_not_count() -> None:
+    rows = [Row("other", "Q8_0", 40.0, 20.0, backend="cuda")]
+    assert Calibrated(Roofline(), rows).decode_tps(work()) == Roofline().decode_tps(work())
+
+
+def test_no_bandwidth_is_no_speed() -> None:
+    answer = Roofline().decode_tps(work(bandwidth=None))
+    assert (answer.low, answer.mid, answer.high) == (None, None, None)
+
+
+def test_speed_is_ordered_and_bounded_by_bandwidth() -> None:
+    answer = Roofline().decode_tps(work())
+    assert answer.low
+    assert answer.mid
+    assert answer.high
+    assert answer.low < answer.mid < answer.high <= 40e9 / 1e9
+
+
+def test_the_first_token_waits_for_the_prompt() -> None:
+    wait = ttft_ms(Interval(100, 200, 400, ""), Interval(10, 20, 40, ""), 512)
+    assert wait.mid == pytest.approx(512 / 200 * 1e3 + 50)
+    assert wait.low
+    assert wait.high
+    assert wait.low < wait.mid < wait.high
