@@ -57,6 +57,7 @@ def _on_load(share: float, _data: Any) -> bool:
     return True
 
 
+os.environ["GGML_NO_BACKTRACE"] = "1"  # an abort would run a debugger for seconds (ggml/src/ggml.c)
 llama.llama_log_set(_on_log, ctypes.c_void_p(0))
 llama.llama_backend_init()
 
@@ -129,7 +130,7 @@ def open_session(request: Request, *, batch_tokens: int) -> Session:
 def tokenize(vocab: Any, text: str, *, special: bool) -> Tokens:
     """Token ids of `text`; with `special`, written-out special tokens count as such. Nothing is added in front."""
     data = text.encode()
-    room = len(data) + 16
+    room = 4 * len(data) + 16  # a space alone may become three byte tokens
     tokens = np.empty(room, np.int32)
     pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
     count = llama.llama_tokenize(vocab, data, len(data), pointer, room, False, special)
