@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from advisor.plan import Gate
+from executors.report_text import OPERATORS
 from executors.validation import judge
 from knowledge.base import format_bytes
 
@@ -96,7 +97,7 @@ def _sentence(gate: Gate, seen: Observation, result: Result) -> str:
         bounds = f" ({show(seen.low)} to {show(seen.high)})"
     verb = {"pass": "keeps", "fail": "misses", "inconclusive": "may or may not keep"}[result]
     few = "; too few samples to tell" if result == "inconclusive" and not bounds else ""
-    return f"{label} {show(seen.value)}{bounds} {verb} the limit {gate.op} {show(gate.value)}{few}."
+    return f"{label} {show(seen.value)}{bounds} {verb} the limit {OPERATORS[gate.op]} {show(gate.value)}{few}."
 
 
 def _formatter(metric: str) -> Callable[[float], str]:

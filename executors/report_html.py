@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.report_md import environment_value
-from executors.report_text import LABELS, interval, quantity, summary
+from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
 from knowledge.base import format_bytes, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -64,6 +64,7 @@ def render(document: Mapping[str, Any]) -> str:
         rows=plot_rows(document),
         memory=memory_parts(document),
         labels=LABELS,
+        operators=OPERATORS,
         environment=[(k.replace("_", " "), environment_value(k, v)) for k, v in document["environment"].items()],
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from executors.report_text import LABELS, interval, quantity, summary
+from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
 from knowledge.base import format_bytes, printable
 
 _SPECIAL = re.compile(r"^[>+-]|[\\`*\[\]<|#~&@]|(?<!\w)_|_(?!\w)")
@@ -54,7 +54,7 @@ def gates(document: Mapping[str, Any]) -> list[str]:
         (
             code(gate["id"]),
             gate["level"],
-            f"{escape(gate['op'])} {quantity(gate['metric'], gate['value'])}",
+            f"{OPERATORS[gate['op']]} {quantity(gate['metric'], gate['value'])}",
             quantity(gate["metric"], gate["observed"]),
             f"**{gate['result']}**",
             escape(gate["text"]),

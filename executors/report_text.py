@@ -22,6 +22,7 @@ LABELS = {
     "integrity": "Integrity",
     "smoke": "Smoke test",
 }
+OPERATORS = {">=": "≥", "<=": "≤", "==": "="}
 _SHARES = ("quality_retention", "memory_ratio", "same_top1")
 _UNITS = {"decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "load_seconds": "s", "kl_divergence": "nats"}
 _VERDICTS = {
