@@ -72,7 +72,7 @@ def parse_size(text: str, option: str, *, decimal: bool = False) -> int:
     plain_bytes = not unit and match["byte"] and not match["binary"]
     power = 0 if plain_bytes else _POWER[unit or "g"]
     base = 1000 if decimal and not match["binary"] else 1024
-    size = float(match["number"]) * base**power
+    size: float = float(match["number"]) * base**power
     if not math.isfinite(size) or not 1 <= size <= _MAX_SIZE:
         raise AdvisorError("bad-size", f"{option}: {text!r} is out of range.", hint)
     return round(size)
@@ -109,7 +109,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         temporary = Path(name)
-        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as file:
+        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        with os.fdopen(handle, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
