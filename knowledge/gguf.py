@@ -312,7 +312,7 @@ def _array(reader: _Reader, key: str) -> tuple[ArrayInfo, tuple[int | float | bo
     kind, count = reader.number("I"), reader.number("Q")
     offset = reader.position
     if kind == _STRING:
-        if count * 8 > reader.limit:
+        if count > MAX_HEADER_BYTES // 8:
             raise bad(reader.path, f"claims {count} texts in {printable(key, 60)!r}")
         reader.skip_strings(count)
         return ArrayInfo(kind, count, offset, reader.position - offset), None
@@ -320,7 +320,7 @@ def _array(reader: _Reader, key: str) -> tuple[ArrayInfo, tuple[int | float | bo
     if code is None:
         raise bad(reader.path, f"has an array {printable(key, 60)!r} of unknown type {kind}")
     width = struct.calcsize("<" + code)
-    if count * width > reader.limit:
+    if count > MAX_HEADER_BYTES // width:
         raise bad(reader.path, f"claims {count} values in {printable(key, 60)!r}")
     items = None
     if count <= MAX_KEPT_ARRAY:
@@ -334,6 +334,8 @@ def _tensor(reader: _Reader) -> tuple[Tensor, int]:
     """A tensor's record and the offset of its data."""
     name = reader.text(MAX_NAME_BYTES)
     shown = printable(name, 70)
+    if not name.isprintable() or not name.isascii():
+        raise bad(reader.path, f"names a tensor {shown!r}")
     count = reader.number("I")
     if not 1 <= count <= 4:
         raise bad(reader.path, f"gives tensor {shown!r} {count} dimensions")
