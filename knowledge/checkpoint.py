@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from knowledge.base import MIB, AdvisorError, printable
-from knowledge.gguf import foreign_format, model_from_gguf
+from knowledge.gguf import model_from_gguf
+from knowledge.header_reader import foreign_format
 from knowledge.hf_config import config_of, gguf_name, model_of_config
 from knowledge.records import ModelSpec, Tensor
 

@@ -13,19 +13,17 @@ import stat
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from knowledge.base import MIB, AdvisorError, format_bytes, printable
 from knowledge.ggml import ggml_types, type_names
 from knowledge.gguf_model import check_model, model_of_file, role_of
+from knowledge.header_reader import MAX_HEADER_BYTES, MAX_STRING_BYTES, HeaderReader, bad, foreign_format
 from knowledge.records import ModelSpec, Tensor
 
 Scalar = int | float | bool | str | tuple[int | float | bool, ...]
 
-MAX_HEADER_BYTES = 256 * MIB
 MAX_KEYS = 65_536
 MAX_TENSORS = 65_536
-MAX_STRING_BYTES = 4 * MIB
 MAX_KEPT_BYTES = 8 * MIB
 MAX_KEPT_ARRAY = 4096
 MAX_SHARDS = 1000
@@ -71,7 +69,7 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The checked header of a GGUF file, or of all shards of a split one; AdvisorError `bad-gguf` says what is wrong."""
+    """The checked header of a GGUF file, or of all shards of a split one; AdvisorError `bad-gguf` says what is bad."""
     file = _read_one(path)
     count = file.metadata.get("split.count", 1)
     if isinstance(count, int) and count > 1:
@@ -99,10 +97,6 @@ def tokenizer_sha256(file: GgufFile) -> str:
     return digest.hexdigest() if spans else ""
 
 
-def bad(path: Path, what: str, hint: str = "get the file again from where it was published") -> AdvisorError:
-    return AdvisorError("bad-gguf", f"{path.name}: {what}.", hint)
-
-
 # ---- one file
 
 
@@ -110,7 +104,7 @@ def _read_one(path: Path) -> GgufFile:
     size = _regular_size(path)
     try:
         with path.open("rb") as handle:
-            return _parse(_Reader(handle, path, size), path, size)
+            return _parse(HeaderReader(handle, path, size), path, size)
     except OSError as error:
         raise AdvisorError("unreadable", f"Cannot read {path}: {error.strerror}.", "check its permissions") from error
 
@@ -131,89 +125,7 @@ def _regular_size(path: Path) -> int:
     return status.st_size
 
 
-class _Reader:
-    """Reads forward through a buffer of one chunk; never past `limit`."""
-
-    def __init__(self, handle: BinaryIO, path: Path, size: int) -> None:
-        self._handle, self.path, self._buffer, self._at = handle, path, b"", 0
-        self._base = 0
-        self.limit = min(size, MAX_HEADER_BYTES)
-
-    @property
-    def position(self) -> int:
-        return self._base + self._at
-
-    def take(self, count: int) -> bytes:
-        if self._at + count > len(self._buffer):
-            self._refill(count)
-        start = self._at
-        self._at += count
-        return self._buffer[start : self._at]
-
-    def number(self, code: str) -> int:
-        values = struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))
-        return int(values[0])
-
-    def skip(self, count: int) -> None:
-        if self.position + count > self.limit:
-            self._end()
-        if self._at + count <= len(self._buffer):
-            self._at += count
-            return
-        self._base += self._at + count
-        self._handle.seek(self._base)
-        self._buffer, self._at = b"", 0
-
-    def skip_strings(self, count: int) -> None:
-        """Walk over `count` strings. The loop is tight: vocabularies hold a hundred thousand of them."""
-        buffer, at = self._buffer, self._at
-        size = len(buffer)
-        from_bytes = int.from_bytes
-        for _ in range(count):
-            end = at + 8
-            if end <= size:
-                at = end + from_bytes(buffer[at:end], "little")
-                if at <= size:
-                    continue
-                length = at - end
-                at = end
-            else:
-                self._at = at
-                length = self.number("Q")
-                at = self._at
-            self._at = at
-            if length > MAX_STRING_BYTES:
-                raise bad(self.path, f"claims a text of {length} bytes")
-            self.skip(length)
-            if self._at >= len(self._buffer):
-                self._refill(0)
-            buffer, at = self._buffer, self._at
-            size = len(buffer)
-        self._at = at
-
-    def text(self, limit: int) -> str:
-        length = self.number("Q")
-        if length > limit:
-            raise bad(self.path, f"claims a text of {length} bytes")
-        return self.take(length).decode("utf-8", "replace")
-
-    def _refill(self, count: int) -> None:
-        rest = self._buffer[self._at :]
-        self._base += self._at
-        if self._base + count > self.limit:
-            self._end()
-        wanted = min(max(_CHUNK, count), self.limit - self._base) - len(rest)
-        self._buffer, self._at = rest + self._handle.read(max(0, wanted)), 0
-        if len(self._buffer) < count:
-            self._end()
-
-    def _end(self) -> None:
-        if self.limit == MAX_HEADER_BYTES:
-            raise bad(self.path, f"has a header of more than {format_bytes(MAX_HEADER_BYTES)}")
-        raise bad(self.path, "ends in the middle of its header: it is truncated")
-
-
-def _parse(reader: _Reader, path: Path, size: int) -> GgufFile:
+def _parse(reader: HeaderReader, path: Path, size: int) -> GgufFile:
     version = _version(reader, path, size)
     tensor_count, key_count = reader.number("Q"), reader.number("Q")
     if key_count > MAX_KEYS or key_count * 13 > size:
@@ -245,12 +157,12 @@ def _parse(reader: _Reader, path: Path, size: int) -> GgufFile:
     )
 
 
-def _version(reader: _Reader, path: Path, size: int) -> int:
+def _version(reader: HeaderReader, path: Path, size: int) -> int:
     head = reader.take(min(size, 64))
     if head[:4] != b"GGUF":
         what, hint = foreign_format(head)
         raise bad(path, f"is not a GGUF file: it {what}", hint)
-    reader._at = 4
+    reader.rewind(4)
     version = reader.number("I")
     if version in (1, 2, 3):
         if version == 1:
@@ -261,29 +173,7 @@ def _version(reader: _Reader, path: Path, size: int) -> int:
     raise bad(path, f"claims GGUF version {version}; versions 2 and 3 are known")
 
 
-def foreign_format(head: bytes) -> tuple[str, str]:
-    """What a file that is no GGUF seems to be, by its first 64 bytes, and a hint."""
-    text = head.lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer to the real file", "fetch the file itself with: git lfs pull"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page", "download the file itself, not the page about it"
-    if head.startswith(b"PK\x03\x04"):
-        return "is a zip archive (perhaps a PyTorch checkpoint)", "name a .gguf file or a folder with safetensors"
-    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        return "is a Python pickle, which is never loaded", "name a .gguf file or a folder with safetensors"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER_BYTES:
-        return "is a safetensors file", "name the folder that it lies in, with its config.json"
-    if text.startswith((b"{", b"[")):
-        return "is JSON", "name a .gguf file"
-    if head[:4] in (b"ggml", b"lmgg", b"tjgg", b"fmgg"):
-        return "is a model in the older ggml format", "convert it, or get a GGUF of it"
-    if not head.strip(b"\0"):
-        return "begins with zeros", "get the file again from where it was published"
-    return "does not begin with GGUF", "name a .gguf file"
-
-
-def _read_metadata(reader: _Reader, count: int, metadata: dict[str, Scalar], arrays: dict[str, ArrayInfo]) -> None:
+def _read_metadata(reader: HeaderReader, count: int, metadata: dict[str, Scalar], arrays: dict[str, ArrayInfo]) -> None:
     kept = 0
     for _ in range(count):
         key = reader.text(65_535)
@@ -308,7 +198,7 @@ def _read_metadata(reader: _Reader, count: int, metadata: dict[str, Scalar], arr
             raise bad(reader.path, f"has more than {format_bytes(MAX_KEPT_BYTES)} of texts in its metadata")
 
 
-def _array(reader: _Reader, key: str) -> tuple[ArrayInfo, tuple[int | float | bool, ...] | None]:
+def _array(reader: HeaderReader, key: str) -> tuple[ArrayInfo, tuple[int | float | bool, ...] | None]:
     kind, count = reader.number("I"), reader.number("Q")
     offset = reader.position
     if kind == _STRING:
@@ -330,7 +220,7 @@ def _array(reader: _Reader, key: str) -> tuple[ArrayInfo, tuple[int | float | bo
     return ArrayInfo(kind, count, offset, count * width), items
 
 
-def _tensor(reader: _Reader) -> tuple[Tensor, int]:
+def _tensor(reader: HeaderReader) -> tuple[Tensor, int]:
     """A tensor's record and the offset of its data."""
     name = reader.text(MAX_NAME_BYTES)
     shown = printable(name, 70)
