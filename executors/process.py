@@ -291,13 +291,17 @@ def _ended_early(process: subprocess.Popen[bytes], log_path: Path, log_start: in
 
 
 def _last_words(log_path: Path, log_start: int) -> str:
-    """The last failed assertion in the new part of the log, else its last line; at most 200 characters."""
+    """The last failed assertion in the new part of the log, else its last line; at most 200 characters.
+
+    The folder where the framework was built is left out.
+    """
     with log_path.open("rb") as log:
         size = log.seek(0, os.SEEK_END)
         log.seek(max(log_start, size - 8192))
         lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     asserted = [line for line in lines if "ASSERT" in line]
-    return printable((asserted or lines or [""])[-1], 200).rstrip(".")
+    words = re.sub(r"\S*/(?=[\w.-]+:\d+: )", "", (asserted or lines or [""])[-1])
+    return printable(words, 200).rstrip(".")
 
 
 def _hung(what: str) -> AdvisorError:

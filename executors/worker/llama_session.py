@@ -28,6 +28,7 @@ SCORE_BATCH = 128  # logits of one batch are kept whole: 128 rows of a 152k voca
 LEAST_CONTEXT = 16
 _DEBUG, _ERROR, _CONTINUED = 1, 4, 5  # ggml_log_level (llama.cpp ggml/include/ggml.h)
 _BUFFER = re.compile(r"(KV|compute|model) buffer size\s*=\s*([0-9.]+) MiB")
+_PREFIX = re.compile(r"^(?:\w+: |error loading model(?: \w+)?: )+")
 _STEP = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 
 _errors: collections.deque[str] = collections.deque(maxlen=4)
@@ -63,8 +64,9 @@ llama.llama_backend_init()
 
 
 def reason(default: str) -> str:
-    """The last thing that llama.cpp complained about; `default` if nothing."""
-    return _errors[-1] if _errors else default
+    """The last thing that llama.cpp complained about and that says more than that it failed; `default` if nothing."""
+    telling = [words for words in _errors if "failed to load model" not in words] or [default]
+    return _PREFIX.sub("", telling[-1]).rstrip(".")
 
 
 def buffer_bytes(kind: str) -> int:
@@ -96,8 +98,14 @@ def load_model(path: str, *, gpu_layers: int = 0, vocab_only: bool = False) -> A
     params.progress_callback = _on_load
     model = llama.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise WorkerError("cannot-load", f"llama.cpp cannot load the model: {reason('it gives no reason')}.")
+        raise _refusal("load the model")
     return model
+
+
+def _refusal(what: str) -> WorkerError:
+    words = reason("it gives no reason")
+    code = "worker-memory" if "allocate" in words else "cannot-load"
+    return WorkerError(code, f"llama.cpp cannot {what}: {words}.")
 
 
 def open_session(request: Request, *, batch_tokens: int) -> Session:
@@ -117,7 +125,7 @@ def open_session(request: Request, *, batch_tokens: int) -> Session:
     params.no_perf = True
     context = llama.llama_init_from_model(model, params)
     if not context:
-        raise WorkerError("cannot-load", f"llama.cpp cannot make a context: {reason('it gives no reason')}.")
+        raise _refusal(f"make a context of {n_ctx} tokens")
     vocab = llama.llama_model_get_vocab(model)
     batch = llama.llama_batch_init(batch_tokens, 0, 1)
     for i in range(batch_tokens):

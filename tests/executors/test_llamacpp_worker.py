@@ -346,7 +346,7 @@ def test_an_address_limit_stops_what_grows_too_fast_to_be_seen(tmp_path: Path) -
     path = tiny.tiny_model(llama__context_length=(tiny.U32, 2**31)).write(tmp_path / "model.gguf")
     request = {"op": "smoke", "model": str(path), "n_ctx": 2**24, "prompts": ["a"], "max_tokens": 4}
     error = refused(tmp_path, request, address_limit_bytes=2 * GIB)
-    assert error.exit_code == EXIT_STEP_FAILED
+    assert error.code == "worker-memory"
 
 
 def test_a_missing_model_and_an_unknown_operation_are_said(tmp_path: Path) -> None:
