@@ -1,0 +1,104 @@
+"""`advisor plan` as programs and people use it: streams, files, exit codes, determinism."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+REQUESTS = (
+    ("plan", "--ram", "8GB", "--target", "npu", "--json"),
+    ("plan", "--ram", "8GB", "--os", "linux", "--json"),
+    ("plan", "embedded", "--ram", "4GB", "--framework", "llama.cpp", "--target", "cpu", "--json"),
+)
+
+
+@pytest.mark.parametrize("arguments", REQUESTS, ids=" ".join)
+def test_the_same_request_gives_the_same_bytes_under_any_hash_seed(start, arguments: tuple[str, ...]) -> None:
+    first, second = (start(*arguments, PYTHONHASHSEED=seed) for seed in ("0", "1"))
+    assert first.out == second.out
+    assert first.err == second.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "status"),
+    [
+        (("--ram", "8GB"), 0, "ok"),
+        (("--ram", "8GB", "--target", "npu"), 3, "needs_input"),
+        (("--ram", "64MB"), 4, "infeasible"),
+    ],
+)
+def test_the_exit_code_is_the_status_s(call, arguments: tuple[str, ...], code: int, status: str) -> None:
+    result = call("plan", *arguments, "--json")
+    assert (result.code, result.document["status"]) == (code, status)
+
+
+def test_a_plan_is_valid_by_its_own_schema(call) -> None:
+    schema = call("plan", "--schema", "--json").document
+    for arguments in REQUESTS:
+        jsonschema.validate(call(*arguments).document, schema)
+
+
+def test_out_writes_the_plan_that_is_printed(call, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    result = call("plan", "--ram", "8GB", "--out", str(path), "--json")
+    assert json.loads(path.read_text()) == result.document
+
+
+def test_out_replaces_an_earlier_plan_and_nothing_else(call, tmp_path: Path) -> None:
+    plan, notes = tmp_path / "plan.json", tmp_path / "notes.txt"
+    notes.write_text("mine")
+    assert call("plan", "--ram", "8GB", "--out", str(plan)).code == 0
+    assert call("plan", "--ram", "16GB", "--out", str(plan)).code == 0
+    assert json.loads(plan.read_text())["constraints"]["ram_bytes"] == 16 * 2**30
+    assert call("plan", "--ram", "8GB", "--out", str(notes)).code == 2
+    assert notes.read_text() == "mine"
+
+
+def test_a_written_plan_is_read_back(call, tmp_path: Path) -> None:
+    from advisor.plan import load_plan
+
+    path = tmp_path / "plan.json"
+    document = call("plan", "embedded", "--ram", "4GB", "--target", "cpu", "--out", str(path), "--json").document
+    assert_within(document, load_plan(path).as_json())
+
+
+def assert_within(part: Any, whole: Any) -> None:
+    """Everything in `part` is in `whole`; a loaded plan has its defaults filled in besides."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            assert_within(value, whole[key])
+    elif isinstance(part, list):
+        assert len(part) == len(whole)
+        for one, other in zip(part, whole, strict=True):
+            assert_within(one, other)
+    else:
+        assert part == whole
+
+
+def test_a_saved_profile_already_says_its_memory(call, tmp_path: Path) -> None:
+    from probes.declared import declared_profile
+    from probes.profile import save_profile
+
+    path = tmp_path / "machine.json"
+    save_profile(declared_profile(ram_bytes=8 * 2**30, os="linux"), path)
+    assert call("plan", "--profile", str(path), "--json").document["hardware"]["origin"] == "loaded"
+    assert call("plan", "--profile", str(path), "--ram", "4GB", "--json").document["error"]["code"] == "contradiction"
+
+
+def test_a_local_gguf_is_planned_by_its_own_tensors(call, small_gguf: Path) -> None:
+    document = call("plan", str(small_gguf), "--ram", "8GB", "--os", "linux", "--json").document
+    assert document["status"] == "ok"
+    assert document["plan"]["steps"][0]["settings"]["source"]["path"] == str(small_gguf)
+
+
+def test_a_checklist_of_a_plan_is_to_do(call, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    call("plan", "embedded", "--ram", "4GB", "--target", "cpu", "--out", str(path))
+    document = call("checklist", str(path), "--json").document
+    assert document["schema"] == "advisor.checklist/1"
+    assert {item["status"] for item in document["items"]} == {"todo"}
+    assert "# Deployment checklist" in call("checklist", str(path), "--format", "md").out
+    assert json.loads(call("checklist", str(path), "--format", "json").out) == document
+    assert "Pre-deployment" in call("checklist", str(path)).out
