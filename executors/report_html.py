@@ -84,7 +84,11 @@ def plot_rows(document: Mapping[str, Any]) -> list[Row]:
             for x in figures
         )
         metric = line["metric"]
-        predicted = f"{quantity(metric, line['mid'])} ({interval(metric, line['low'], line['high'])})"
+        predicted = "not predicted"
+        if line["mid"] is not None:
+            predicted = f"predicted {quantity(metric, line['mid'])}"
+        if line["low"] is not None and line["high"] is not None:
+            predicted += f" ({interval(metric, line['low'], line['high'])})"
         measured = quantity(metric, line["measured"])
         rows.append(Row(LABELS[metric], predicted, measured, line["within"], low, mid, high, value))
     return rows
