@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from knowledge.records import Chip, ChipFamily, Confidence, Product, SystemsOfChip, VendorLine
+from knowledge.records import Chip, ChipFamily, Confidence, PciDevice, Product, SystemsOfChip, VendorLine
 
 DATA = Path(__file__).parent / "data"
 
@@ -146,6 +146,21 @@ def _systems() -> dict[tuple[str, str], SystemsOfChip]:
     }
 
 
+@cache
+def arm_cores() -> dict[tuple[str, str], tuple[str, str]]:
+    """(implementer, part) as in /proc/cpuinfo -> (core name, vendor), from data/arm_parts.csv."""
+    return {(row["implementer"], row["part"]): (row["core"], row["vendor"]) for row in _rows("arm_parts.csv")}
+
+
+@cache
+def pci_devices() -> dict[str, PciDevice]:
+    """ "vendor:device" in lower-case hexadecimal -> what it is, from data/pci_ids.csv."""
+    return {
+        row["id"]: PciDevice(row["id"], row["engine"], row["name"], row["kind"], row["generation"], row["source"])
+        for row in _rows("pci_ids.csv")
+    }
+
+
 def gpu_generation(chip: Chip) -> str:
     """The GPU part of `generation` ("Xe2" of "Xe2; NPU 4000"); empty for a bare CPU or NPU."""
     if chip.kind in ("cpu", "npu"):
@@ -154,7 +169,7 @@ def gpu_generation(chip: Chip) -> str:
     return parts[0] if parts and parts[0] != "no GPU" else ""
 
 
-def npu_generation(chip: Chip) -> str:
+def npu_generation(chip: Chip | ChipFamily) -> str:
     """The NPU part of `generation` ("NPU 4000", "XDNA2", "Hexagon v75"); `ANE` for Apple; empty where there is none."""
     if chip.vendor == "apple":
         return "ANE"

@@ -218,6 +218,18 @@ class VendorLine:
 
 
 @dataclass(frozen=True, slots=True)
+class PciDevice:
+    """A GPU or NPU (`engine`) by its PCI id; `kind` is discrete or integrated."""
+
+    id: str
+    engine: str
+    name: str
+    kind: str
+    generation: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class SystemsOfChip:
     """The operating systems that a vendor's chips of a kind run; `assumed_ram_gib` is the smallest common fit."""
 
