@@ -69,7 +69,16 @@ def make_plan(constraints: Constraints) -> dict[str, Any]:
     """The plan document: reads what the decision needs (machine, model) and decides."""
     from advisor.decide import make_plan as decide
 
-    return decide(constraints, machine(constraints), model_of(constraints.model))
+    model = model_of(constraints.model)
+    try:
+        profile = machine(constraints)
+    except AdvisorError as error:
+        if error.exit_code != EXIT_NEEDS_INPUT:
+            raise
+        from advisor.unclear import unclear_machine
+
+        return unclear_machine(constraints, error)
+    return decide(constraints, profile, model)
 
 
 def machine(constraints: Constraints) -> HardwareProfile:

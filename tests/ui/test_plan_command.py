@@ -102,3 +102,12 @@ def test_a_checklist_of_a_plan_is_to_do(call, tmp_path: Path) -> None:
     assert "# Deployment checklist" in call("checklist", str(path), "--format", "md").out
     assert json.loads(call("checklist", str(path), "--format", "json").out) == document
     assert "Pre-deployment" in call("checklist", str(path)).out
+
+
+@pytest.mark.parametrize("arguments", [("--device", "Raspberry Pi"), ("--device", "Jetson Orin")])
+def test_a_name_that_fits_several_machines_is_a_question(call, arguments: tuple[str, ...]) -> None:
+    result = call("plan", *arguments, "--json")
+    assert (result.code, result.document["status"]) == (3, "needs_input")
+    assert "can mean" in result.document["question"]["text"]
+    jsonschema.validate(result.document, call("plan", "--schema", "--json").document)
+    assert "--device" in call("plan", *arguments).out
