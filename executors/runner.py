@@ -32,7 +32,7 @@ from executors.gates import evaluate, merit, status_of
 from executors.report import Identity, Outcome, Rung
 from executors.schedule import Job, Schedule, rung_precision, schedule
 from executors.steps import StepRunner
-from knowledge.base import EXIT_INTERRUPTED, AdvisorError, write_json
+from knowledge.base import EXIT_INTERRUPTED, AdvisorError, file_error, write_json
 from probes.profile import HardwareProfile
 
 MEMORY_SHARE = 0.95  # of this machine's memory that a worker may hold: it ends before the system has to end something
@@ -63,31 +63,51 @@ def run_plan(
     executor = executor or executor_for(plan.plan.framework)
     folder = open_folder(run_dir)
     with locked(folder):
-        remove_partials(folder)
-        _write_plan(folder, plan)
-        previous = report.stored(folder)
-        finished = previous is not None and (previous["status"] == "passed" or not escalate)
-        identity = report.identify(folder, plan, machine, lambda: executor.version, finished=finished)
-        memory = machine.main_memory
-        steps = StepRunner(
-            folder,
-            executor,
-            version=identity.framework_version,
-            threads=max(1, min(plan.plan.threads, os.cpu_count() or 1)),
-            rss_limit_bytes=int(MEMORY_SHARE * (memory.limit_bytes or memory.total_bytes)) if memory else None,
-            emit=on_event,
-            cancel=cancel,
-            total=len(jobs.shared) + len(jobs.rungs[0]) + 1,
-        )
-        run = _Run(folder, plan, plan.plan, jobs, identity, escalate, steps)
+        run = _begin(folder, plan, plan.plan, jobs, executor, machine, escalate, on_event, cancel)
         try:
-            return run.complete(previous, machine)
+            return run.complete(machine)
         except KeyboardInterrupt:
             raise run.stopped("interrupted", _interrupted(folder)) from None
+        except OSError as error:
+            raise run.stopped("error", file_error(error, Path(error.filename or folder.root))) from error
         except AdvisorError as error:
             if error.code == "cancelled":
                 raise run.stopped("interrupted", _interrupted(folder)) from error
             raise run.stopped("error", error) from None
+
+
+def _begin(
+    folder: RunFolder,
+    plan: Plan,
+    work: Work,
+    jobs: Schedule,
+    executor: Executor,
+    machine: HardwareProfile,
+    escalate: bool,
+    on_event: Callable[[Event], None],
+    cancel: threading.Event | None,
+) -> _Run:
+    """Clear what a killed run left, make sure of the plan and the run's identity."""
+    try:
+        remove_partials(folder)
+    except OSError as error:
+        raise file_error(error, Path(error.filename or folder.root)) from error
+    _write_plan(folder, plan)
+    previous = report.stored(folder)
+    finished = previous is not None and (previous["status"] == "passed" or not escalate)
+    identity = report.identify(folder, plan, machine, lambda: executor.version, finished=finished)
+    memory = machine.main_memory
+    steps = StepRunner(
+        folder,
+        executor,
+        version=identity.framework_version,
+        threads=max(1, min(work.threads, os.cpu_count() or 1)),
+        rss_limit_bytes=int(MEMORY_SHARE * (memory.limit_bytes or memory.total_bytes)) if memory else None,
+        emit=on_event,
+        cancel=cancel,
+        total=len(jobs.shared) + len(jobs.rungs[0]) + 1,
+    )
+    return _Run(folder, plan, work, jobs, identity, escalate, steps, previous)
 
 
 def resume_run(run_dir: Path, **options: Any) -> dict[str, Any]:
@@ -115,7 +135,7 @@ def _interrupted(folder: RunFolder) -> AdvisorError:
 
 @dataclass
 class _Run:
-    """One pass over the jobs of a run; `rungs` are those tried in it."""
+    """One pass over the jobs of a run; `rungs` are those tried in it, `previous` a finished report found there."""
 
     folder: RunFolder
     plan: Plan
@@ -124,18 +144,19 @@ class _Run:
     identity: Identity
     escalate: bool
     steps: StepRunner
+    previous: dict[str, Any] | None
     rungs: list[Rung] = field(default_factory=list)
 
-    def complete(self, previous: dict[str, Any] | None, machine: HardwareProfile) -> dict[str, Any]:
-        """Everything from the first job to the report; `previous` again where nothing was left to do."""
+    def complete(self, machine: HardwareProfile) -> dict[str, Any]:
+        """Everything from the first job to the report; the previous report where nothing was left to do."""
         self._require_disk()
         for job in self.jobs.shared:
             self.steps.perform(job)
         chosen = self._climb()
         document = self._package(chosen)
         cached = all(record.status in ("cached", "skipped") for record in self.steps.records)
-        if previous is not None and cached and closing.is_closed(self.folder):
-            return {**previous, "steps": [asdict(record) for record in self.steps.records]}
+        if self.previous is not None and cached and closing.is_closed(self.folder):
+            return {**self.previous, "steps": [asdict(record) for record in self.steps.records]}
         for note in closing.close(self.folder, document, self.steps.outputs, machine):
             self.steps.note(note)
         return document

@@ -26,7 +26,7 @@ from advisor.plan import (
     Work,
 )
 from executors.folder import PARTIAL
-from knowledge.base import AdvisorError
+from knowledge.base import EXIT_INFEASIBLE, EXIT_NEEDS_INPUT, EXIT_TOOLCHAIN_MISSING, AdvisorError
 
 MAX_STEPS = 200
 MAX_RUNGS = 50
@@ -71,15 +71,19 @@ def schedule(plan: Plan) -> Schedule:
     """All jobs of `plan`. AdvisorError: `not-executable` (nothing to run), `bad-plan` (it contradicts itself)."""
     work = plan.plan
     if plan.status != "ok" or work is None:
-        raise AdvisorError(
-            "not-executable", "This plan decides nothing that could be run.", "answer its question first"
+        message, hint = (
+            "This plan decides nothing that could be run.",
+            "see why with: advisor plan, and change what it asks",
         )
+        code = EXIT_NEEDS_INPUT if plan.status == "needs_input" else EXIT_INFEASIBLE
+        raise AdvisorError("not-executable", message, hint, code)
     _check(work)
     if not any(_makes(step) for step in work.steps):
         raise AdvisorError(
             "not-executable",
-            f"advisor cannot run {work.framework} plans yet.",
+            f"None of the steps of this {work.framework} plan can be run by advisor yet.",
             "the plan's commands show how to do it with the framework's own tools",
+            EXIT_TOOLCHAIN_MISSING,
         )
     store = next((_store(s) for s in work.steps if isinstance(s.settings, ValidateSettings) and _is_shared(s)), "")
     shared = tuple(_job(i, s, None, work, "", store) for i, s in _numbered(work.steps) if _is_shared(s))
