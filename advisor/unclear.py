@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.constraints import Constraints
-from advisor.plan import SCHEMA
+from advisor.decide import SCHEMA
 from knowledge.base import AdvisorError
 from probes.profile import HardwareProfile
 
@@ -18,11 +18,11 @@ def unclear_machine(request: Constraints, error: AdvisorError) -> dict[str, Any]
     named = "--device" if request.device is not None else "--chip"
     question = {
         "id": error.code,
-        "text": error.message,
+        "text": f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}.",
         "answer_with": _ANSWERED_BY.get(error.code, named),
         "how_to_find_out": [],
         "options": [],
-        "firm": error.hint[:1].upper() + error.hint[1:] + ".",
+        "firm": "",
         "fallback": "",
         "source": "the description of the machine",
     }
