@@ -26,7 +26,7 @@ def probe_options(parser: Parser) -> None:
 
 
 def probe(arguments: argparse.Namespace) -> Answer:
-    from probes import probe_machine
+    from probes.probe import probe_machine
 
     target = _target(arguments.save, "--save", "advisor.hardware/1")
     document = probe_machine(bench=not arguments.no_bench).as_json()
@@ -94,7 +94,7 @@ def machine(constraints: Constraints) -> HardwareProfile:
 
         fields = ("ram_bytes", "vram_bytes", "chip", "device", "vendor", "os", "target", "power")
         return declared_profile(**{field: getattr(constraints, field) for field in fields})
-    from probes import probe_machine
+    from probes.probe import probe_machine
 
     return probe_machine()
 

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 def _run(plan: Plan, run_dir: Path, *, escalate: bool) -> Answer:
     from executors.runner import run_plan
-    from probes import probe_machine
+    from probes.probe import probe_machine
     from ui.progress import shown_progress
 
     with shown_progress() as listener:
@@ -199,6 +199,6 @@ def history(arguments: argparse.Namespace) -> Answer:
 
 
 def _this_machine() -> str:
-    from probes import probe_machine
+    from probes.probe import probe_machine
 
     return probe_machine(bench=False).fingerprint
