@@ -294,6 +294,21 @@ def test_a_folder_that_cannot_hold_a_run_is_refused(
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root to mount a read-only folder")
+def test_a_read_only_folder_is_one_sentence(model: Path, tmp_path: Path, executor: FakeExecutor) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        with pytest.raises(AdvisorError, match="No permission to write") as refused:
+            run(model, disk / "run", executor)
+        assert (refused.value.code, refused.value.exit_code) == ("unwritable", 2)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a clock jump is simulated with POSIX file times")
 def test_file_times_and_the_wall_clock_decide_nothing(model: Path, tmp_path: Path, executor: FakeExecutor) -> None:
     run(model, tmp_path / "run", executor)

@@ -1,0 +1,62 @@
+"""A run of the embedded model with the real llama.cpp: `python real_run.py FOLDER`, escalating from Q8_0 to a mix."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from fake_run import fake_plan
+
+from advisor.plan import BenchmarkSettings, ChecklistItem, ModelSource, Plan
+from executors.runner import run_plan
+from probes.profile import CPU, HardwareProfile, MemoryPool
+
+MIX = "Q8_0+ffn_gate=Q5_0"
+BYTES = {"Q8_0": 144_811_072, MIX: 134_857_792}  # measured with llama-cpp-python 0.3.36
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def real_plan() -> Plan:
+    plan = fake_plan(
+        Path("/"),
+        "Q8_0",
+        (MIX,),
+        model=MODEL,
+        base_model=MODEL,
+        reference_note="dequantized from Q4_1: a demonstration",
+    )
+    work = plan.plan
+    assert work is not None
+    for step in work.steps:
+        settings = step.settings
+        if settings.kind == "acquire":
+            settings.source = ModelSource(kind="embedded", hf_id=MODEL)
+        elif settings.kind == "quantize" or (settings.kind == "validate" and settings.tier == "integrity"):
+            settings.expected_bytes = BYTES["Q8_0"]
+        elif isinstance(settings, BenchmarkSettings):
+            settings.pairs, settings.prompt_tokens, settings.decode_tokens = 5, 32, 8
+    work.ladder[0].expected_bytes = BYTES[MIX]
+    header = ChecklistItem(
+        id="header", phase="pre-deployment", text="It parses", kind="automatic", check="artifact-header"
+    )
+    work.checklist.append(header)
+    return plan
+
+
+def main() -> None:
+    machine = HardwareProfile(
+        origin="probed",
+        fingerprint="machine-1",
+        cpu=CPU(model="Test CPU"),
+        memory=(
+            MemoryPool(id="ram", kind="ram", total_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        ),
+    )
+    report = run_plan(real_plan(), Path(sys.argv[1]), machine=machine, escalate=True)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
