@@ -5,10 +5,13 @@ Renders the documents of DESIGN section 6 (report, checklist) and the history's 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from ui.terminal import bullets, command, console, duration, figure, gib, heading, pairs, safe, share, table
@@ -53,34 +56,38 @@ def show_report(report: Document) -> None:
     screen.print(f"\n{VERDICTS[report['status']]}")
     reference = report.get("reference") or {}
     note = f" ({safe(reference['note'])})" if reference.get("note") else ""
-    ran = " / ".join(safe(report[key]) for key in ("framework", "backend"))
+    on = f"{safe(report['framework'])} on {safe(report['backend'])}"
     pairs(
         screen,
         [
-            ("model", f"[bold]{safe(report['model'])}[/bold] as [bold]{safe(report['precision'])}[/bold] with {ran}"),
+            ("model", f"[bold]{safe(report['model'])}[/bold] as [bold]{safe(report['precision'])}[/bold] with {on}"),
             ("against", f"{safe(reference.get('precision', 'unknown'))}{note}"),
             ("took", _took(report["steps"])),
         ],
     )
+    _show_why(screen, report)
     if report["predicted_vs_measured"]:
         heading(screen, "Predicted and measured")
         screen.print(_predictions(report["predicted_vs_measured"]))
     if report["gates"]:
         heading(screen, "Gates")
         screen.print(_gates(report["gates"]))
+        bullets(screen, (safe(gate["text"]) for gate in report["gates"] if gate["result"] != "pass"))
     _show_places(screen, report)
     if report.get("next"):
         heading(screen, "Next")
         for item in report["next"]:
             bullets(screen, [safe(item["text"])])
             if item.get("command"):
-                command(screen, item["command"])
+                command(screen, item["command"].replace("RUN_DIR", shlex.quote(report["run_dir"])))
 
 
 def _took(steps: list[Document]) -> str:
     seconds = sum(step["seconds"] or 0 for step in steps if step["status"] == "done")
     cached = sum(step["status"] == "cached" for step in steps)
     failed = [safe(step["id"]) for step in steps if step["status"] == "failed"]
+    if cached == len(steps):
+        return "no time: this run was finished before, and its files are unchanged"
     words = duration(seconds)
     if cached:
         words += f"; {cached} of {len(steps)} steps were done before"
@@ -89,31 +96,71 @@ def _took(steps: list[Document]) -> str:
     return words
 
 
-def _predictions(rows: list[Document]) -> Any:
-    cells = (
-        (
-            safe(row["metric"]),
-            _expected(row),
-            quantity(row["metric"], row["measured"]),
-            {True: "[green]yes[/green]", False: "[red]no[/red]"}.get(row["within"], "-"),
+def _show_why(screen: Console, report: Document) -> None:
+    """Why this precision; where the ladder was climbed, what each rung came to."""
+    why = report.get("why") or {}
+    if why.get("reasons"):
+        heading(screen, "Why this precision")
+        bullets(screen, map(safe, why["reasons"]))
+    if why.get("alternatives"):
+        considered = (
+            (
+                safe(row["precision"]),
+                quantity("quality_retention", row["predicted_retention"]),
+                gib(row["artifact_bytes"]),
+            )
+            for row in why["alternatives"]
         )
-        for row in rows
+        screen.print("\n  Considered as well, as predicted:")
+        screen.print(
+            Padding(table(("precision", "quality", "size"), considered, right=("quality", "size")), (0, 0, 0, 2))
+        )
+    rungs = report.get("rungs") or []
+    if len(rungs) > 1:
+        heading(screen, "Rungs tried")
+        rows = (
+            (
+                f"[bold]{safe(rung['precision'])}[/bold]" if rung.get("chosen") else safe(rung["precision"]),
+                quantity("quality_retention", rung["quality_retention"]),
+                quantity("memory_ratio", rung["memory_ratio"]),
+                safe(rung["result"]),
+            )
+            for rung in rungs
+        )
+        screen.print(table(("precision", "quality", "of 16 bits", "result"), rows, right=("quality", "of 16 bits")))
+
+
+def _predictions(rows: list[Document]) -> Table:
+    cells = (
+        (safe(row["metric"]), _expected(row), quantity(row["metric"], row["measured"]), _within(row)) for row in rows
     )
     return table(("metric", "predicted", "measured", "within"), cells, right=("predicted", "measured"))
 
 
 def _expected(row: Document) -> str:
+    """`34.1 tok/s (18.3 to 51.9)`: the unit once where low and high have the same."""
     if row["mid"] is None:
         return "not predicted"
     mid, low, high = (quantity(row["metric"], row[key]) for key in ("mid", "low", "high"))
-    return mid if low == high else f"{mid} ({low} to {high})"
+    if low == high:
+        return mid
+    unit = mid.rpartition(" ")[2]
+    if low.endswith(f" {unit}") and high.endswith(f" {unit}"):
+        low, high = low.removesuffix(f" {unit}"), high.removesuffix(f" {unit}")
+    return f"{mid} ({low} to {high})"
 
 
-def _gates(gates: list[Document]) -> Any:
+def _within(row: Document) -> str:
+    if row["mid"] is None or row["measured"] is None:
+        return "-"
+    return "[green]yes[/green]" if row["low"] <= row["measured"] <= row["high"] else "[red]no[/red]"
+
+
+def _gates(gates: list[Document]) -> Table:
     cells = (
         (
             safe(gate["id"]),
-            f"{safe(gate['op'])} {quantity(gate['metric'], gate['value'])}",
+            f"{safe(gate['op'])} {quantity(gate['metric'], gate['value'])}".removeprefix("== "),
             quantity(gate["metric"], gate["observed"]),
             gate["level"],
             MARKS.get(gate["result"], safe(gate["result"])),
@@ -151,16 +198,11 @@ def show_history(rows: list[Document]) -> None:
         screen.print("No run was measured on this machine yet. Start with:")
         command(screen, "advisor quickstart")
         return
-    cells = (
-        (
-            safe(row["time"])[:16],
-            safe(row["model"]),
-            safe(row["precision"]),
-            safe(row["metric"]),
-            _expected(row),
-            quantity(row["metric"], row["measured"]),
-        )
-        for row in rows
-    )
-    columns = ("time (UTC)", "model", "precision", "metric", "predicted", "measured")
-    screen.print(table(columns, cells, right=("predicted", "measured")))
+    for run in dict.fromkeys((row["run_id"], row["precision"]) for row in rows):
+        measured = [row for row in rows if (row["run_id"], row["precision"]) == run]
+        first = measured[0]
+        heading(screen, f"{safe(first['model'])} as {safe(first['precision'])}")
+        framework = f"{safe(first['framework'])} on {safe(first['backend'])}, {safe(first['framework_version'])}"
+        when = f"{safe(first['time'][:16].replace('T', ' '))} UTC"
+        pairs(screen, [("when", when), ("with", framework), ("run", safe(first["run_id"]))])
+        screen.print(_predictions(measured))
