@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from knowledge.base import EXIT_STEP_FAILED, AdvisorError
-from ui.command import Answer, Parser, nearest
+from knowledge.base import EXIT_OK, EXIT_STEP_FAILED, AdvisorError
+from ui.command import Answer, Parser, nearest, to_json
 
 if TYPE_CHECKING:
     from knowledge.records import ModelSpec
@@ -137,12 +138,28 @@ def doctor(arguments: argparse.Namespace) -> Answer:
     from executors.doctor import check_installation
 
     checks = check_installation()
-    document = {"schema": "advisor.doctor/1", "checks": checks}
+    document: dict[str, Any] = {"schema": "advisor.doctor/1", "checks": checks}
+    if arguments.raw:
+        document["raw"] = _raw()
+        print("What follows was read from this machine: look at it before you share it.", file=sys.stderr)
     broken = any(check["status"] == "fail" for check in checks)
 
     def show() -> None:
-        from ui.view_info import show_checks
+        if arguments.raw:
+            print(to_json(document))
+        else:
+            from ui.view_info import show_checks
 
-        show_checks(checks)
+            show_checks(checks)
 
-    return Answer(document, show, EXIT_STEP_FAILED if broken else 0)
+    return Answer(document, show, EXIT_STEP_FAILED if broken else EXIT_OK)
+
+
+def _raw() -> dict[str, Any]:
+    """What the probes read from this machine, in the form of a test fixture (probes.reader)."""
+    from probes.probe import probe_machine
+    from probes.reader import LiveReader
+
+    reader = LiveReader()
+    probe_machine(bench=False, reader=reader)
+    return reader.recorded()
