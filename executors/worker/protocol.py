@@ -60,6 +60,7 @@ def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
         request = _read_request(requests)
         threading.Thread(target=_watch_parent, args=(requests,), daemon=True).start()
         _limit_address_space(request)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's BLAS is not used here: its threads cost 0.1 s
         try:
             operations = load_operations()
         except ImportError as error:
