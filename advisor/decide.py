@@ -66,7 +66,7 @@ def make_plan(
         return _document("infeasible", head, None, [], rejected, trace, nearest=closest)
     best = chosen[0]
     trace += [taken.trace() for taken in best.taken]
-    work = make_work(best, alternatives(setting, best), request, default_threads(profile))
+    work = make_work(best, alternatives(setting, best), request, default_threads(profile), setting.cost_model)
     return _document("ok", head, None, chosen, rejected, trace, work=work)
 
 

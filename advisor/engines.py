@@ -24,6 +24,7 @@ class Engine:
     int8_tops: float | None
     measured: bool = False
     integrated: bool = True
+    instruction_sets: frozenset[str] = frozenset()
 
 
 def engines_of(profile: HardwareProfile) -> list[Engine]:
@@ -35,9 +36,10 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
     cpu = profile.cpu
     engines = [
         Engine(
-            "cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None, bool(measured)
+            "cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None,
+            measured=bool(measured), instruction_sets=frozenset(cpu.instruction_sets),
         )
-    ]
+    ]  # fmt: skip
     for gpu in profile.gpus:
         memory = profile.pool(gpu.pool)
         bandwidth = gpu.bandwidth_gbs or (memory.bandwidth_gbs if memory else None)

@@ -142,7 +142,7 @@ def judge(
     fit = Walk(rules, "fit", facts)
     if rejected := fit.first("reject"):
         return Lost(option, rejected, size)
-    work = _work(option, size, threads)
+    work = work_of(option, size, threads, option.context // 2)
     decode, prefill = cost_model.decode_tps(work), cost_model.prefill_tps(work)
     ttft = ttft_ms(prefill, decode, min(PROMPT_TOKENS, max(1, option.context // 2)))
     retention = predict_retention(option.spec, option.precision, size.weights.bits_per_weight, option.backend.method)
@@ -179,9 +179,9 @@ def _source_bytes(spec: ModelSpec) -> int:
     return stored + spec.header_bytes if stored else 2 * spec.params
 
 
-def _work(option: Option, size: Size, threads: int) -> Work:
-    """What one token costs: the active share of the weights, and the cache of half the context."""
+def work_of(option: Option, size: Size, threads: int, filled: int) -> Work:
+    """What one token costs with `filled` tokens in the context: the active share of the weights, and their cache."""
     spec, row = option.spec, option.backend
     share = spec.active_params / spec.params if spec.active_params else 1.0
-    active, cache = size.weights.tensor_bytes * share, size.need.kv_bytes / 2
+    active, cache = size.weights.tensor_bytes * share, size.need.kv_bytes * filled / option.context
     return Work(spec, row.framework, row.backend, option.precision.name, active, cache, option.engine, threads)

@@ -19,9 +19,9 @@ from knowledge.records import ModelSpec, Precision
 METRIC = "perplexity ratio, reference over artifact, on the same tokens"
 _EXPONENT = 0.35
 _REFERENCE_PARAMS_B = 8.0
-_MEASURED_SPREAD = 1.35
-_PUBLISHED_SPREAD = 1.8
-_ASSUMED_SPREAD = 2.6
+_MEASURED_SPREAD = 2.0  # the same artifact on two texts: a loss of 0.6 and 1.1 per cent
+_PUBLISHED_SPREAD = 2.3
+_ASSUMED_SPREAD = 3.0
 
 
 @dataclass(frozen=True, slots=True)

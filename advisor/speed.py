@@ -1,9 +1,10 @@
 """Speed as physics with published shares: the roofline prior, and the seam for the learned model.
 
 Decode reads every active weight and the cache once per token: time = bytes / (bandwidth x share) + a fixed cost per
-token, and never less than the arithmetic takes. Prefill multiplies: time = 2 x active parameters x tokens / (rate x
-share). The shares are bands (data/efficiency.csv), so every answer is a band, labelled as what it is. Unknown
-bandwidth or compute gives an unknown speed, never a guess.
+token; on a CPU also the arithmetic, which does not hide behind memory there (measured on a 135M model at 16 and at 8
+bits). Prefill multiplies: time = 2 x active parameters x tokens / (rate x share). The shares are bands
+(data/efficiency.csv, data/core_rates.csv), so every answer is a band, labelled as what it is. Unknown bandwidth or
+compute gives an unknown speed, never a guess.
 """
 
 from __future__ import annotations
@@ -12,14 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from advisor.engines import Engine
-from knowledge.matrix import load_efficiencies
+from knowledge.matrix import core_rates, load_efficiencies
 from knowledge.records import ModelSpec
 
 PROMPT_TOKENS = 512
-_CPU_PREFILL_FLOPS_PER_CORE = (6e9, 25e9, 60e9)
-"""FP32-equivalent FLOP/s per core that quantized CPU prefill reaches; 25e9 measured on one AVX2 core (lab notes)."""
-_CPU_DECODE_FLOPS_PER_CORE = (5e9, 14e9, 40e9)
-"""The same for batch-1 decode, which small models hit before memory does; 13.5e9 measured on one AVX2 core."""
 _CPU_BYTES_PER_CORE = (4e9, 10e9, 25e9)
 """Bytes per second that one core can stream: bounds decode when fewer threads than cores compute."""
 
@@ -76,8 +73,8 @@ class Roofline:
             arithmetic = 0.0
             if work.engine.kind == "cpu":
                 rate = min(rate, work.threads * _CPU_BYTES_PER_CORE[i])
-                arithmetic = 2 * active / (work.threads * _CPU_DECODE_FLOPS_PER_CORE[i])
-            times.append(max(traffic / rate, arithmetic) + efficiency.token_overhead_ms / 1e3 * (1.6, 1.0, 0.6)[i])
+                arithmetic = 2 * active / (work.threads * core_rates(work.engine.instruction_sets)[0][i])
+            times.append(traffic / rate + arithmetic + efficiency.token_overhead_ms / 1e3 * (1.6, 1.0, 0.6)[i])
         what = "measured bandwidth" if work.engine.measured else "data-sheet bandwidth"
         basis = f"roofline prior: {what} {work.engine.bandwidth_gbs:.0f} GB/s, published shares ({efficiency.source})"
         return Interval(1 / times[0], 1 / times[1], 1 / times[2], basis)
@@ -88,8 +85,8 @@ class Roofline:
             return UNKNOWN
         active = work.spec.active_params or work.spec.params
         if work.engine.kind == "cpu":
-            rates = [work.threads * flops for flops in _CPU_PREFILL_FLOPS_PER_CORE]
-            basis = f"roofline prior: {work.threads} threads at an assumed rate per core"
+            rates = [work.threads * rate for rate in core_rates(work.engine.instruction_sets)[1]]
+            basis = f"roofline prior: {work.threads} threads at the rate of their instruction set"
         elif work.engine.fp16_tflops:
             rates = [work.engine.fp16_tflops * 1e12 * share for share in efficiency.prefill]
             basis = f"roofline prior: {work.engine.fp16_tflops:.3g} dense FP16 TFLOPS, published shares"

@@ -15,9 +15,10 @@ from typing import Any
 from advisor.checklist import checklist
 from advisor.constraints import Constraints
 from advisor.gates import gates_for
-from advisor.judging import Judged
+from advisor.judging import Judged, work_of
 from advisor.ladder import ladder_for
 from advisor.rank import band, quality_row
+from advisor.speed import CostModel, ttft_ms
 from knowledge.matrix import DATA, Backend
 from knowledge.precisions import overrides_of
 from knowledge.records import ModelSpec, Precision
@@ -41,7 +42,9 @@ def _recipes() -> dict[str, list[dict[str, Any]]]:
     return tomllib.loads((DATA / "recipes.toml").read_text(encoding="utf-8"))
 
 
-def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints, threads: int) -> dict[str, Any]:
+def make_work(
+    best: Judged, alternatives: Sequence[Judged], request: Constraints, threads: int, cost_model: CostModel
+) -> dict[str, Any]:
     """The `plan` part of the document. `alternatives` are the judged options of the same model, for the ladder."""
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
@@ -62,9 +65,7 @@ def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints
         "predictions": {
             "artifact_bytes": _exact(best.size.weights.file_bytes, 0.005, "sum over tensors, exact to the type"),
             "peak_rss_bytes": _exact(best.size.need.total_bytes, 0.15, "sum of the memory parts"),
-            "decode_tps": band(best.decode),
-            "prefill_tps": band(best.prefill),
-            "ttft_ms": band(best.ttft),
+            **_timed(best, threads, cost_model),
             "quality_retention": quality_row(best.retention)["retention"]
             | {"basis": f"{best.retention.basis}: {best.retention.source}"},
         },
@@ -74,6 +75,14 @@ def make_work(best: Judged, alternatives: Sequence[Judged], request: Constraints
         "ladder": ladder_for(best, alternatives) if executable else [],
         "checklist": checklist(best, request, executable),
     }
+
+
+def _timed(best: Judged, threads: int, cost_model: CostModel) -> dict[str, Any]:
+    """What the benchmark step will see: its own prompt and answer lengths, not the planned context."""
+    work = work_of(best.option, best.size, threads, BENCH_PROMPT + BENCH_DECODE // 2)
+    decode, prefill = cost_model.decode_tps(work), cost_model.prefill_tps(work)
+    first = ttft_ms(prefill, decode, BENCH_PROMPT)
+    return {"decode_tps": band(decode), "prefill_tps": band(prefill), "ttft_ms": band(first)}
 
 
 def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:

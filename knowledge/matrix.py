@@ -132,6 +132,17 @@ def load_efficiencies() -> dict[tuple[str, str], Efficiency]:
 
 
 @cache
+def core_rates(instruction_sets: frozenset[str]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """(decode, prefill) bands in operations per second and core, of the best instruction set that the table knows."""
+    rows = _rows("core_rates.csv")
+    row = next((r for r in rows if r["isa"] in instruction_sets), rows[-1])
+    decode, prefill = (
+        tuple(float(row[f"{kind}_{end}"]) * 1e9 for end in ("low", "mid", "high")) for kind in ("decode", "prefill")
+    )
+    return decode, prefill  # type: ignore[return-value]
+
+
+@cache
 def load_frameworks() -> tuple[Framework, ...]:
     rows = tomllib.loads((DATA / "frameworks.toml").read_text(encoding="utf-8"))
     return tuple(Framework(**row) for row in rows.values())
