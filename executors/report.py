@@ -6,6 +6,7 @@ Predictions are the plan's own, never recomputed.
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 import uuid
@@ -191,21 +192,37 @@ def build(outcome: Outcome) -> dict[str, Any]:
 
 
 def _why(plan: Plan, work: Work) -> dict[str, Any]:
-    """The plan's reasons for its choice, and what it expected of the model's other precisions."""
+    """The plan's reasons for its choice, and what it expected of the model's other precisions, in the gates' terms."""
     chosen = next((r for r in plan.recommendations if r.rank == 1), None)
-    others = [
-        {
-            "precision": r.precision,
-            "predicted_retention": r.quality.retention.mid,
-            "artifact_bytes": r.disk.artifact_bytes,
-            "basis": r.quality.basis,
-        }
+    if chosen is None:
+        return {"reasons": [], "alternatives": []}
+    header = chosen.disk.artifact_bytes - chosen.memory.weights_bytes
+    expected = {
+        rung.precision: (rung.quality.retention.mid, rung.expected_bytes - header, rung.quality.basis)
+        for rung in work.ladder
+    } | {
+        r.precision: (r.quality.retention.mid, r.memory.weights_bytes, r.quality.basis)
         for r in plan.recommendations
-        if chosen is not None
-        and (r.model, r.framework) == (chosen.model, chosen.framework)
-        and r.precision != work.precision
-    ]
-    return {"reasons": [reason.text for reason in chosen.reasons] if chosen else [], "alternatives": others}
+        if (r.model, r.framework) == (chosen.model, chosen.framework)
+    }
+    limits = {gate.metric: gate.value for gate in work.gates if gate.level == "required"}
+    alternatives = []
+    for name, (retention, weights, basis) in expected.items():
+        if name.lower() in (work.precision.lower(), _reference_precision(work)):
+            continue
+        ratio = weights / (2e9 * chosen.params_b)
+        misses = ["quality"] if retention is not None and retention < limits.get("quality_retention", 0.0) else []
+        misses += ["memory"] if ratio > limits.get("memory_ratio", math.inf) else []
+        alternatives.append(
+            {
+                "precision": name,
+                "quality_retention": retention,
+                "memory_ratio": ratio,
+                "basis": basis,
+                "would_miss": misses,
+            }
+        )
+    return {"reasons": [{"rule": r.rule, "text": r.text} for r in chosen.reasons], "alternatives": alternatives}
 
 
 def _memory(plan: Plan, kept: Rung | None) -> dict[str, Any]:

@@ -110,17 +110,21 @@ def _climb(rungs: list[dict[str, Any]]) -> list[str]:
 
 
 def _choice(document: Mapping[str, Any]) -> list[str]:
-    """Why the plan chose this precision, in its own words, and what it predicted for the others."""
+    """Why the plan chose as it did, and what it predicted for precisions that were not tried."""
     why = document.get("why") or {}
-    sentences = [f"{text.rstrip('.')}." for text in why.get("reasons", [])[:3]]
+    sentences = [
+        f"{reason['text'].rstrip('.')}." for reason in why.get("reasons", []) if reason["rule"].startswith("gate.")
+    ]
+    tried = {rung["precision"] for rung in document["rungs"]}
     others = [
-        f"{other['precision']} {quantity('quality_retention', other['predicted_retention'])} "
-        f"in {quantity('artifact_bytes', other['artifact_bytes'])}"
-        for other in why.get("alternatives", [])[:4]
-        if other["predicted_retention"] is not None
+        f"{other['precision']} {quantity('quality_retention', other['quality_retention'])} of the quality in "
+        f"{quantity('memory_ratio', other['memory_ratio'])} of the bytes"
+        + (f" (would miss {' and '.join(other['would_miss'])})" if other["would_miss"] else "")
+        for other in why.get("alternatives", [])
+        if other["quality_retention"] is not None and other["precision"] not in tried
     ]
     if others:
-        sentences.append(f"The plan predicted of the alternatives: {_listed(others)}.")
+        sentences.append(f"Of the other precisions the plan predicted: {_listed(others)}.")
     return sentences
 
 

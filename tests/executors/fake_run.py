@@ -19,14 +19,19 @@ from advisor.plan import (
     BenchmarkSettings,
     ChecklistItem,
     ConvertSettings,
+    DiskNeed,
     Estimate,
     Gate,
+    MemoryNeed,
     ModelSource,
     PackageSettings,
     Plan,
     Quality,
     QuantizeSettings,
+    Reason,
+    Recommendation,
     Rung,
+    Score,
     Step,
     TensorType,
     ValidateSettings,
@@ -184,10 +189,44 @@ def fake_plan(source: Path, precision: str = "Q8_0", ladder: tuple[str, ...] = (
         status="ok",
         hardware=MACHINE,
         constraints=Constraints(model="tiny"),
-        recommendations=[],
+        recommendations=[recommendation(rank, name) for rank, name in enumerate((precision, *ladder), start=1)],
         rejected=[],
         trace=[],
         plan=work,
+    )
+
+
+def recommendation(rank: int, precision: str) -> Recommendation:
+    weights, unknown = round(2 * PARAMETERS * MEMORY[precision]), Band(low=None, mid=None, high=None)
+    return Recommendation(
+        rank=rank,
+        pareto=True,
+        model="org/Tiny-20K-Instruct",
+        params_b=PARAMETERS / 1e9,
+        framework="llama.cpp",
+        backend="cpu",
+        precision=precision,
+        nominal_bits=8,
+        precision_class="medium",
+        context=512,
+        memory=MemoryNeed(
+            weights_bytes=weights,
+            kv_bytes=5000,
+            overhead_bytes=1000,
+            total_bytes=weights + 6000,
+            budget_bytes=10**6,
+            pool="ram",
+        ),
+        disk=DiskNeed(download_bytes=0, peak_bytes=10**5, artifact_bytes=weights + 100),
+        decode_tps=unknown,
+        prefill_tps=unknown,
+        ttft_ms=unknown,
+        quality=Quality(
+            retention=Band(low=None, mid=QUALITY[precision], high=None), metric="ppl", basis="measured", source="lab"
+        ),
+        reasons=[Reason(rule="gate.both-pass", text="It is expected to pass both gates.")],
+        warnings=[],
+        score=Score(total=1, speed=1, quality=1, memory=1, effort=1),
     )
 
 

@@ -46,7 +46,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         plan.plan.ladder[0] = plan.plan.ladder[0].model_copy(update={"why": EVIL})
         machine = MACHINE.model_copy(update={"cpu": MACHINE.cpu.model_copy(update={"model": EVIL})})
         evil = run_plan(plan, folder / "evil", machine=machine, escalate=True, executor=executor)
-    return {"passed": passed, "evil": evil, "folder": folder}
+        straight = run_plan(fake_plan(model, MIX, ("Q8_0", "Q5_0")), folder / "mix", machine=MACHINE, executor=executor)
+    return {"passed": passed, "evil": evil, "straight": straight, "folder": folder}
 
 
 def test_the_report_has_every_key_of_the_contract(documents: dict[str, Any]) -> None:
@@ -78,6 +79,32 @@ def test_the_summary_tells_what_was_tried_and_why_it_was_not_kept(documents: dic
     assert "passed every required gate" in text
     assert "keeps 98.5 % of the quality" in text
     assert "Q8_0 was tried and not kept: 99.0 % of the quality in 53.0 % of the bytes (missed: memory)" in text
+
+
+def test_the_summary_tells_what_the_untried_precisions_would_have_given(documents: dict[str, Any]) -> None:
+    text = report_md.render(documents["straight"])
+    assert "It is expected to pass both gates." in text
+    assert "Q8_0 99.0 % of the quality in 53.0 % of the bytes (would miss memory)" in text
+    assert "Q5_0 90.0 % of the quality in 39.0 % of the bytes (would miss quality)" in text
+
+
+def test_the_memory_bar_adds_up(documents: dict[str, Any]) -> None:
+    memory = report_html.memory_parts(documents["straight"])
+    assert memory is not None
+    measured = documents["straight"]["memory"]["measured_peak_rss_bytes"]
+    assert sum(part.width for part in memory["parts"]) * measured == pytest.approx(25_600)
+    assert [part.start for part in memory["parts"]] == sorted(part.start for part in memory["parts"])
+    assert memory["peak"] == 1.0
+
+
+def test_every_mark_of_the_plot_lies_on_its_scale(documents: dict[str, Any]) -> None:
+    rows = report_html.plot_rows(documents["straight"])
+    assert {row.label for row in rows} >= {"File size", "Decode", "Quality retention"}
+    for row in rows:
+        marks = [mark for mark in (row.low, row.mid, row.high, row.value) if mark is not None]
+        assert all(0 <= mark <= 1 for mark in marks)
+        bounds = [mark for mark in (row.low, row.mid, row.high) if mark is not None]
+        assert bounds == sorted(bounds)
 
 
 class Page(HTMLParser):
