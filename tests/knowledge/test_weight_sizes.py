@@ -1,0 +1,130 @@
+"""Sizes in OpenVINO, MLX and Olive against what was measured on SmolLM2-135M and published elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowledge.models import find_model, load_models
+from knowledge.precisions import load_precisions, resolve_precision
+from knowledge.records import ModelSpec, Precision
+from knowledge.weights import WeightSizes, gguf_header_bytes, tokenizer_bytes, undividable_row, weights
+
+SMALL = "SmolLM2-135M-Instruct"
+
+
+def sizes(model: str, framework: str, precision: str, backend: str = "cpu") -> WeightSizes:
+    return weights(find_model(model), resolve_precision(precision, framework)[0], backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("precision", "share"),
+    [
+        ("int8", 0.502), ("int8-sym", 0.502), ("int8+ffn_gate=int4-asym-g32", 0.460), ("int4-asym-g64", 0.319),
+        ("int8+ffn_gate=int4-asym-g64", 0.456), ("int4-sym-g64", 0.316), ("int4-sym-cw", 0.305),
+        ("int4-asym-g64-r0.2", 0.466), ("int4-asym-g64-r0.8", 0.357),
+        ("int8+ffn_gate=int4-asym-g64+ffn_up=int4-asym-g64", 0.410),
+    ],
+)  # fmt: skip
+def test_openvino_takes_the_measured_share_of_16_bit(precision: str, share: float) -> None:
+    assert sizes(SMALL, "openvino", precision).ratio == pytest.approx(share, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("precision", "share"), [("8bit-g64", 0.532), ("6bit-g64", 0.407), ("4bit-g32", 0.313), ("4bit-g64", 0.282)]
+)
+def test_mlx_takes_the_measured_share_of_16_bit(precision: str, share: float) -> None:
+    assert sizes(SMALL, "mlx", precision).ratio == pytest.approx(share, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("precision", "megabytes"), [("f32", 540), ("int8", 267), ("int4-rtn-b32", 200), ("int4-kquant-b32", 217)]
+)
+def test_olive_models_on_the_cpu_have_the_measured_size(precision: str, megabytes: int) -> None:
+    assert sizes(SMALL, "olive", precision).tensor_bytes / 1e6 == pytest.approx(megabytes, rel=0.01)
+
+
+def test_olive_scales_are_half_as_wide_off_the_cpu() -> None:
+    assert (
+        sizes(SMALL, "olive", "int4-rtn-b32", "cuda").tensor_bytes < sizes(SMALL, "olive", "int4-rtn-b32").tensor_bytes
+    )
+
+
+def test_published_mlx_file_of_qwen3_0_6b() -> None:
+    """319.9 MiB at 4.50 bits per weight: mlx-community Qwen3-0.6B-4bit, tensors."""
+    found = sizes("Qwen3-0.6B", "mlx", "4bit-g64")
+    assert found.tensor_bytes / 2**20 == pytest.approx(319.9, rel=0.002)
+    assert found.bits_per_weight == pytest.approx(4.50, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("framework", "precision", "tensor"),
+    [
+        ("openvino", "int4-sym-g128", "blk.0.attn_q.weight"),
+        ("mlx", "4bit-g128", "token_embd.weight"),
+        ("olive", "int4-awq-g128", "token_embd.weight"),
+    ],
+)
+def test_group_size_must_divide_channel_width(framework: str, precision: str, tensor: str) -> None:
+    found = undividable_row(find_model(SMALL), resolve_precision(precision, framework)[0])
+    assert found == (tensor, 576)
+
+
+@pytest.mark.parametrize(
+    ("framework", "precision"), [("openvino", "int4-sym-g64"), ("openvino", "int4-sym-cw"), ("llama.cpp", "Q4_K_M")]
+)
+def test_smaller_groups_channels_and_fallbacks_divide_every_row(framework: str, precision: str) -> None:
+    assert undividable_row(find_model(SMALL), resolve_precision(precision, framework)[0]) is None
+
+
+def test_rows_that_mlx_leaves_alone_stay_16_bit() -> None:
+    plain, skipped = sizes(SMALL, "mlx", "4bit-g64"), sizes(SMALL, "mlx", "4bit-g128")
+    assert skipped.fallback_share > 0.5
+    assert skipped.tensor_bytes > plain.tensor_bytes
+
+
+def test_a_tied_embedding_is_counted_once_and_an_untied_twice() -> None:
+    tied, untied = find_model("Qwen2.5-3B-Instruct"), find_model("Qwen2.5-7B-Instruct")
+    f16 = resolve_precision("f16", "openvino")[0]
+    assert "output" not in weights(tied, f16).by_role
+    assert weights(untied, f16).by_role["output"] == weights(untied, f16).by_role["token_embd"]
+
+
+def test_roles_add_up_to_the_whole() -> None:
+    for precision in load_precisions():
+        found = weights(find_model("Llama-3.2-1B-Instruct"), precision)
+        assert sum(found.by_role.values()) == found.tensor_bytes
+        assert found.file_bytes > found.tensor_bytes
+
+
+def test_header_estimate_is_near_the_embedded_files() -> None:
+    assert gguf_header_bytes(find_model(SMALL)) == pytest.approx(1_785_664, rel=0.03)
+    assert tokenizer_bytes(128_256) == 7_800_000
+    assert tokenizer_bytes(64_000) > tokenizer_bytes(32_000)
+
+
+@given(model=st.sampled_from(load_models()), precision=st.sampled_from([p for p in load_precisions() if p.bits >= 2]))
+def test_sizes_stay_within_physical_bounds(model: ModelSpec, precision: Precision) -> None:
+    if precision.native_only:
+        return
+    found = weights(model, precision)
+    assert model.params * precision.nominal_bits / 8 * 0.7 < found.tensor_bytes < model.params * 5.3
+    assert found.nominal_bits == precision.nominal_bits
+    assert 0 <= found.fallback_share <= 1
+
+
+def test_five_hundred_candidates_are_sized_in_a_blink() -> None:
+    import time
+
+    pairs = [(model, precision) for model in load_models()[:20] for precision in load_precisions()[:25]]
+    started = time.process_time()
+    for model, precision in pairs:
+        if not precision.native_only:
+            weights(model, precision)
+    first = time.process_time() - started
+    for model, precision in pairs:
+        if not precision.native_only:
+            weights(model, precision)
+    assert first < 0.5
+    assert time.process_time() - started - first < 0.05
