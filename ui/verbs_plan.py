@@ -7,12 +7,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowledge.base import EXIT_INFEASIBLE, EXIT_NEEDS_INPUT, EXIT_OK, AdvisorError, read_json, write_json
+from knowledge.base import (
+    EXIT_INFEASIBLE,
+    EXIT_NEEDS_INPUT,
+    EXIT_OK,
+    AdvisorError,
+    advisor_home,
+    read_json,
+    write_json,
+)
 from ui.command import Answer, Parser, to_json
 from ui.plan_options import add_constraints, constraints_from
 
 if TYPE_CHECKING:
     from advisor.constraints import Constraints
+    from advisor.speed import CostModel
     from knowledge.records import ModelSpec
     from probes.profile import HardwareProfile
 
@@ -78,7 +87,31 @@ def make_plan(constraints: Constraints) -> dict[str, Any]:
         from advisor.unclear import unclear_machine
 
         return unclear_machine(constraints, error)
-    return decide(constraints, profile, model)
+    cost_model, troubles = _cost_model(profile)
+    document = decide(constraints, profile, model, extra_rules=_site_rules(), cost_model=cost_model)
+    document["warnings"] += troubles
+    return document
+
+
+def _site_rules() -> tuple[Path, ...]:
+    """The user's own rules, `rules/*.toml` under ADVISOR_HOME."""
+    folder = advisor_home() / "rules"
+    return (folder,) if folder.is_dir() else ()
+
+
+def _cost_model(profile: HardwareProfile) -> tuple[CostModel, list[str]]:
+    """The roofline, corrected by what runs measured on this very machine; and why not, where the history is broken."""
+    from advisor.speed import Roofline
+
+    if profile.origin != "probed" or not profile.fingerprint:
+        return Roofline(), []
+    from advisor.calibration import Calibrated
+    from executors.history import calibration_rows
+
+    try:
+        return Calibrated(Roofline(), calibration_rows(profile.fingerprint)), []
+    except AdvisorError as error:
+        return Roofline(), [f"This machine's own measurements were left out. {error.message}"]
 
 
 def machine(constraints: Constraints) -> HardwareProfile:
