@@ -1,51 +1,140 @@
-"""llama.cpp: plan steps as worker requests (executors/worker/llamacpp.py), results as the report's tiers."""
+"""llama.cpp: plan steps as worker requests (executors/worker/llamacpp.py), answers as tiers of the report."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from advisor.plan import BenchmarkSettings, ConvertSettings, QuantizeSettings, ValidateSettings
 from executors import validation
-from executors.executor import Task, Watch
+from executors.executor import Task
+from executors.folder import link_or_copy
+from executors.integrity import integrity
 from executors.process import interpreter_for, run_worker
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
-from knowledge.gguf import model_from_gguf
+from knowledge.gguf import read_gguf
 
 FRAMEWORK = "llama.cpp"
-SAMPLED = ("decode_tps", "prefill_tps", "ttft_ms", "load_seconds", "peak_rss_bytes")
+BINDING = "llama-cpp-python"
+SIXTEEN_BIT = {"F16", "BF16"}
 
 
 class LlamaCpp:
-    """The executor of llama.cpp through llama-cpp-python (see executors.executor.Executor)."""
+    """The executor of llama.cpp (see executors.executor.Executor)."""
 
     @property
     def version(self) -> str:
         interpreter_for(FRAMEWORK)
         try:
-            return f"llama-cpp-python {version('llama-cpp-python')}"
-        except PackageNotFoundError:
-            return "llama-cpp-python"
+            return f"{BINDING} {version(BINDING)}"
+        except PackageNotFoundError:  # built or installed otherwise, or in a toolchain of its own
+            return BINDING
 
     def run(self, task: Task) -> dict[str, Any]:
         settings = task.settings
         if isinstance(settings, ConvertSettings):
             return _convert(task, settings)
         if isinstance(settings, QuantizeSettings):
-            return _quantize(task, settings.type, [t.model_dump() for t in settings.tensor_types], settings.expected_bytes)
+            return _quantize(task, settings.type, settings)
         if isinstance(settings, ValidateSettings):
             return _validate(task, settings)
         return _benchmark(task, settings)
 
 
 def _convert(task: Task, settings: ConvertSettings) -> dict[str, Any]:
-    """The 16-bit reference: the source itself where it is one already, else the source dequantized."""
+    """The 16-bit reference: the source itself where its matrices are 16-bit, else the source dequantized."""
     source = task.paths["input"]
-    weights = {tensor.dtype for tensor in model_from_gguf(source).tensors if tensor.dimensions > 1}
-    if weights and weights <= {"F16", "BF16", "F32"}:
-        _same_file(source, task.paths["output"])
-        return {"source_types": sorted(str(dtype) for dtype in weights), "bytes": source.stat().st_size}
-    return _quantize(task, settings.type, [], 0)
+    types = {tensor.dtype for tensor in read_gguf(source).tensors if tensor.dimensions > 1}
+    if types & SIXTEEN_BIT and types <= SIXTEEN_BIT | {"F32"}:
+        link_or_copy(source, task.paths["output"])
+        return {"bytes": source.stat().st_size, "linked": True}
+    return {**_quantize(task, settings.type, None), "linked": False}
+
+
+def _quantize(task: Task, kind: str, made: QuantizeSettings | None) -> dict[str, Any]:
+    """Write `output` as `kind`, with the tensor types of `made`. Only dequantizing may start from a quantized file."""
+    watch = task.watch
+    done = run_worker(
+        interpreter_for(FRAMEWORK),
+        FRAMEWORK,
+        {
+            "op": "quantize",
+            "input": str(task.paths["input"]),
+            "output": str(task.paths["output"]),
+            "type": kind,
+            "tensor_types": [rule.model_dump() for rule in made.tensor_types] if made else [],
+            "threads": task.threads,
+            "allow_requantize": made is None,
+        },
+        log_path=watch.log_path,
+        on_event=watch.on_event,
+        time_limit_seconds=watch.time_limit_seconds,
+        silence_limit_seconds=watch.time_limit_seconds,  # llama.cpp tells nothing while it quantizes
+        rss_limit_bytes=watch.rss_limit_bytes,
+        cancel=watch.cancel,
+    )
+    return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
+
+
+def _validate(task: Task, settings: ValidateSettings) -> dict[str, Any]:
+    paths, watch, made = task.paths, task.watch, task.made
+    if settings.tier == "integrity":
+        return integrity(
+            paths["artifact"],
+            reference=paths.get("reference"),
+            planned=(made.type, [(rule.pattern, rule.type) for rule in made.tensor_types]) if made else None,
+            expected_bytes=settings.expected_bytes,
+            watch=watch,
+        )
+    if settings.tier == "smoke":
+        return validation.smoke(
+            paths["artifact"],
+            context=settings.context,
+            memory_budget_bytes=settings.memory_budget_bytes,
+            threads=task.threads,
+            watch=watch,
+        )
+    if settings.tier == "reference":
+        scored = validation.reference(
+            paths["reference"],
+            paths["output"],
+            context=settings.context,
+            blocks=settings.blocks,
+            block_tokens=settings.block_tokens,
+            threads=task.threads,
+            watch=watch,
+        )
+        if scored["status"] != "pass":
+            raise AdvisorError(
+                "bad-reference",
+                f"The reference cannot be scored: {scored['reason']}",
+                "start from another file of this model",
+                EXIT_STEP_FAILED,
+            )
+        return scored
+    if settings.tier == "distribution":
+        return validation.distribution(
+            paths["artifact"], paths["store"], context=settings.context, threads=task.threads, watch=watch
+        )
+    raise AdvisorError("bad-plan", f"llama.cpp has no tier {settings.tier}.", "make the plan anew with: advisor plan")
+
+
+def _benchmark(task: Task, settings: BenchmarkSettings) -> dict[str, Any]:
+    """Reference and artifact in turn, so that a busy machine disturbs both; a first pair warms the page cache."""
+    samples: dict[str, dict[str, list[float]]] = {"reference": {}, "artifact": {}}
+    for pair in range(settings.pairs + 1):
+        for side, series in samples.items():
+            done = validation.benchmark(
+                task.paths[side],
+                context=settings.context,
+                prompt_tokens=settings.prompt_tokens,
+                decode_tokens=settings.decode_tokens,
+                threads=task.threads,
+                watch=task.watch,
+            )
+            if pair:
+                for metric, value in done.items():
+                    series.setdefault(metric, []).append(value)
+        task.watch.on_event({"type": "progress", "done": pair, "total": settings.pairs, "text": "timing in pairs"})
+    peaks = samples["reference"]["peak_rss_bytes"] + samples["artifact"]["peak_rss_bytes"]
+    return {**samples, "peak_rss_bytes": max(peaks)}
