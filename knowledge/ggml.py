@@ -74,13 +74,12 @@ class Mixture:
 @lru_cache(maxsize=1)
 def ggml_types() -> dict[str, GgmlType]:
     """Every ggml type by name."""
-    with (_DATA / "ggml_types.csv").open(encoding="utf-8", newline="") as file:
-        return {
-            row["name"]: GgmlType(
-                row["name"], int(row["id"]), int(row["block"]), int(row["bytes"]), row["fallback"], row["source"]
-            )
-            for row in csv.DictReader(file)
-        }
+    return {
+        row["name"]: GgmlType(
+            row["name"], int(row["id"]), int(row["block"]), int(row["bytes"]), row["fallback"], row["source"]
+        )
+        for row in read_rows("ggml_types.csv")
+    }
 
 
 @lru_cache(maxsize=1)
@@ -91,7 +90,7 @@ def type_names() -> dict[int, str]:
 
 @lru_cache(maxsize=1)
 def _document() -> dict[str, dict[str, object]]:
-    return tomllib.loads((_DATA / "gguf_mixtures.toml").read_text(encoding="utf-8"))
+    return read_document("gguf_mixtures.toml")
 
 
 @lru_cache(maxsize=1)
@@ -171,25 +170,32 @@ def setting_of(spec: ModelSpec, attention_layers: int, imatrix: bool) -> Setting
     return Setting(frozenset(facts), spec.layers, attention_layers, spec.experts > 1)
 
 
-def choose_type(mixture: Mixture, category: str, setting: Setting, row_length: int, stacked: bool, index: int) -> str:
-    """The type that the rules want for the `index`-th tensor of a category, before `fit_type`."""
-    base = ggml_types()[mixture.base]
+def chosen_types(
+    mixture: Mixture, category: str, setting: Setting, row_length: int, stacked: bool, indices: Sequence[int]
+) -> dict[str, int]:
+    """How many of the tensors of a category, by their running numbers, the rules want in which type (before
+    `fit_type`)."""
     count = setting.attention_layers if category == "attn_v" else setting.layers
-    local = set(setting.facts)
-    if row_length % base.block:
-        local.add("misfit")
-    if mixture.base == "Q8_0":
-        local.add("base=Q8_0")
-    if stacked:
-        local.add("stacked")
-    tables = mixture.rules
-    rules = tables.get(category, ()) if category == "output" else (*tables.get("any", ()), *tables.get(category, ()))
-    return next((rule.type for rule in rules if _holds(rule, local, index, count)), mixture.base)
-
-
-def depends_on_index(mixture: Mixture, category: str) -> bool:
-    """Whether some rule of this category looks at the position of the tensor in the model."""
-    return any(_positional(c) for rule in mixture.rules.get(category, ()) for c in rule.conditions)
+    rules = mixture.rules.get(category, ())
+    if category != "output":
+        rules = (*mixture.rules.get("any", ()), *rules)
+    chosen: dict[str, int] = {}
+    left = indices
+    for rule in rules:
+        if not left:
+            return chosen
+        if not all(
+            _fact_holds(c, mixture, setting, row_length, stacked) for c in rule.conditions if not _positional(c)
+        ):
+            continue
+        places = [c for c in rule.conditions if _positional(c)]
+        taken = [i for i in left if all(_position_holds(c, i, count) for c in places)] if places else left
+        if taken:
+            chosen[rule.type] = chosen.get(rule.type, 0) + len(taken)
+            left = [i for i in left if i not in set(taken)] if places else ()
+    if left:
+        chosen[mixture.base] = chosen.get(mixture.base, 0) + len(left)
+    return chosen
 
 
 def kept_type(dtype: str | None, spec: ModelSpec) -> str:
@@ -213,17 +219,22 @@ def fit_type(name: str, row_length: int) -> str:
     return fallback if row_length % types[fallback].block == 0 else "F16"
 
 
+@lru_cache(maxsize=64)
 def _positional(condition: str) -> bool:
     return condition in ("more_bits", "middle") or condition.startswith("first")
 
 
-def _holds(rule: Rule, facts: set[str], index: int, count: int) -> bool:
-    for condition in rule.conditions:
-        name = condition.removeprefix("!")
-        value = _position_holds(name, index, count) if _positional(name) else name in facts
-        if value == condition.startswith("!"):
-            return False
-    return True
+def _fact_holds(condition: str, mixture: Mixture, setting: Setting, row_length: int, stacked: bool) -> bool:
+    name = condition.removeprefix("!")
+    if name == "misfit":
+        value = row_length % ggml_types()[mixture.base].block != 0
+    elif name == "base=Q8_0":
+        value = mixture.base == "Q8_0"
+    elif name == "stacked":
+        value = stacked
+    else:
+        value = name in setting.facts
+    return value != condition.startswith("!")
 
 
 def _position_holds(condition: str, index: int, count: int) -> bool:
@@ -277,7 +288,7 @@ def tensor_types(
         role = "output" if tied and category == "token_embd" else category
         by_layer = setting.experts and mixture.by_layer_always and category != "attn_v" and tensor.layer is not None
         index = tensor.layer if by_layer and tensor.layer is not None else seen.get(category, 0)
-        wanted = choose_type(mixture, role, setting, tensor.row_length, tensor.dimensions > 2, index)
+        (wanted,) = chosen_types(mixture, role, setting, tensor.row_length, tensor.dimensions > 2, (index,))
         result.append((tensor, fit_type(wanted, tensor.row_length)))
         if category in seen:
             seen[category] += 1

@@ -111,8 +111,7 @@ def tokenizer_bytes(vocab: int) -> int:
 
 @lru_cache(maxsize=1)
 def _tokenizers() -> dict[int, int]:
-    with (_DATA / "tokenizers.csv").open(encoding="utf-8", newline="") as file:
-        return {int(row["vocab"]): int(row["header_bytes"]) for row in csv.DictReader(file)}
+    return {int(row["vocab"]): int(row["header_bytes"]) for row in read_rows("tokenizers.csv")}
 
 
 def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> WeightSizes:
@@ -186,14 +185,9 @@ def _gguf(spec: ModelSpec, precision: Precision, imatrix: bool) -> Iterator[_Par
             indices = positions.get(group.name, (0,))
             if setting.experts and mixture.by_layer_always and category != "attn_v" and group.layers:
                 indices = group.layers
-            if not ggml.depends_on_index(mixture, role):
-                indices = indices[:1]
-            wanted: dict[str, int] = {}
-            for index in indices:
-                kind = ggml.choose_type(mixture, role, setting, group.row_length, group.dimensions > 2, index)
-                wanted[kind] = wanted.get(kind, 0) + 1
+            wanted = ggml.chosen_types(mixture, role, setting, group.row_length, group.dimensions > 2, indices)
             for kind, count in wanted.items():
-                yield _gguf_part(group, kind, count * group.count // len(indices))
+                yield _gguf_part(group, kind, count)
 
 
 def _gguf_by_tensor(
