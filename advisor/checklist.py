@@ -7,18 +7,18 @@ advisor itself makes the artifact. Everything else is a manual item with why and
 from __future__ import annotations
 
 import re
-import tomllib
 from functools import cache
 from typing import Any
 
 from advisor.constraints import Constraints
 from advisor.judging import Judged
-from knowledge.matrix import DATA, load_frameworks
+from knowledge.matrix import load_frameworks
+from knowledge.tables import read_document
 
 
 @cache
 def _items() -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = tomllib.loads((DATA / "checklist.toml").read_text(encoding="utf-8"))["item"]
+    items: list[dict[str, Any]] = read_document("checklist.toml")["item"]
     return items
 
 

@@ -5,13 +5,12 @@ Limits by precision class: facts of data/validation_limits.toml (published KL di
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from typing import Any
 
 from advisor.constraints import Constraints
 from advisor.judging import Judged
-from knowledge.matrix import DATA
+from knowledge.tables import read_document
 
 QUALITY_RETENTION = 0.95
 MEMORY_RATIO = 0.5
@@ -20,7 +19,7 @@ DECODE_RATIO = 2.0
 
 @cache
 def _limits() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = tomllib.loads((DATA / "validation_limits.toml").read_text(encoding="utf-8"))["limit"]
+    rows: list[dict[str, Any]] = read_document("validation_limits.toml")["limit"]
     return rows
 
 

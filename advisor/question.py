@@ -6,7 +6,6 @@ answer, and a fallback that is labelled as not being what was asked for.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from advisor import rank
 from advisor.constraints import Constraints
 from advisor.judging import Judged, Taken
-from knowledge.matrix import DATA
 from knowledge.records import ModelSpec
+from knowledge.tables import read_document
 from probes.profile import CPU, GPU, NPU, HardwareProfile, MemoryPool, OperatingSystem
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _EXAMPLES = 12  # models that an answer's example is chosen from: the most able 
 
 @cache
 def _questions() -> dict[str, Any]:
-    return tomllib.loads((DATA / "questions.toml").read_text(encoding="utf-8"))
+    return read_document("questions.toml")
 
 
 def ask(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,8 +11,8 @@ from advisor.constraints import Constraints
 from advisor.judging import Judged
 from advisor.quality import METRIC, Retention
 from advisor.speed import Interval
-from knowledge.matrix import DATA
 from knowledge.records import ModelSpec
+from knowledge.tables import read_document
 
 _SLOWEST_USEFUL_TPS = 2.0
 _WORST_RETENTION = 0.8
@@ -24,7 +23,7 @@ _WORTH_SHOWING = 0.7  # share of the best score below which an option is no alte
 
 @cache
 def _priorities() -> dict[str, dict[str, float]]:
-    return tomllib.loads((DATA / "priorities.toml").read_text(encoding="utf-8"))
+    return read_document("priorities.toml")
 
 
 def order(survivors: Sequence[Judged], request: Constraints, *, top: int) -> list[Judged]:

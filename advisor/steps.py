@@ -7,7 +7,6 @@ act on. A step without an executor here carries `guide` settings: it is shown, n
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,9 +18,10 @@ from advisor.judging import Judged, work_of
 from advisor.ladder import ladder_for
 from advisor.rank import band, quality_row
 from advisor.speed import CostModel, ttft_ms
-from knowledge.matrix import DATA, Backend
+from knowledge.matrix import Backend
 from knowledge.precisions import overrides_of
 from knowledge.records import ModelSpec, Precision
+from knowledge.tables import read_document
 
 SOURCE, REFERENCE, ARTIFACT, SCORES = (
     "work/source.gguf",
@@ -39,7 +39,7 @@ _WORKER_START_SECONDS = 1.0
 
 @cache
 def _recipes() -> dict[str, list[dict[str, Any]]]:
-    return tomllib.loads((DATA / "recipes.toml").read_text(encoding="utf-8"))
+    return read_document("recipes.toml")
 
 
 def make_work(

@@ -7,23 +7,14 @@ data.
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 from knowledge.records import Chip, ChipFamily, Confidence, PciDevice, Product, SystemsOfChip, VendorLine
-
-DATA = Path(__file__).parent / "data"
+from knowledge.tables import read_rows
 
 _NPU_WORDS = re.compile(r"NPU|XDNA|Hexagon|RKNPU|edge TPU|APU|ANE|Hailo|Edge TPU|Metis|RK182x")
-
-
-def _rows(name: str) -> Iterator[dict[str, str]]:
-    with (DATA / name).open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -67,7 +58,7 @@ def load_chips() -> tuple[Chip, ...]:
             bandwidth_max_gbs=_number(row["bandwidth_max_gbs"]),
             memory_type=row["memory_type"],
         )
-        for row in _rows("chips.csv")
+        for row in read_rows("chips.csv")
     )
 
 
@@ -84,7 +75,7 @@ def load_products() -> tuple[Product, ...]:
             confidence=cast(Confidence, row["confidence"]),
             source=row["source"],
         )
-        for row in _rows("devices.csv")
+        for row in read_rows("devices.csv")
     )
 
 
@@ -103,7 +94,7 @@ def load_families() -> tuple[ChipFamily, ...]:
             confidence=cast(Confidence, row["confidence"]),
             source=row["source"],
         )
-        for row in _rows("chip_families.csv")
+        for row in read_rows("chip_families.csv")
     )
 
 
@@ -121,7 +112,7 @@ def load_vendors() -> dict[str, VendorLine]:
             npu_generation=row["npu_generation"],
             source=row["source"],
         )
-        for row in _rows("vendors.csv")
+        for row in read_rows("vendors.csv")
     }
 
 
@@ -142,14 +133,14 @@ def _systems() -> dict[tuple[str, str], SystemsOfChip]:
             assumed_ram_gib=_number(row["assumed_ram_gib"]),
             source=row["source"],
         )
-        for row in _rows("systems.csv")
+        for row in read_rows("systems.csv")
     }
 
 
 @cache
 def arm_cores() -> dict[tuple[str, str], tuple[str, str]]:
     """(implementer, part) as in /proc/cpuinfo -> (core name, vendor), from data/arm_parts.csv."""
-    return {(row["implementer"], row["part"]): (row["core"], row["vendor"]) for row in _rows("arm_parts.csv")}
+    return {(row["implementer"], row["part"]): (row["core"], row["vendor"]) for row in read_rows("arm_parts.csv")}
 
 
 @cache
@@ -157,7 +148,7 @@ def pci_devices() -> dict[str, PciDevice]:
     """ "vendor:device" in lower-case hexadecimal -> what it is, from data/pci_ids.csv."""
     return {
         row["id"]: PciDevice(row["id"], row["engine"], row["name"], row["kind"], row["generation"], row["source"])
-        for row in _rows("pci_ids.csv")
+        for row in read_rows("pci_ids.csv")
     }
 
 

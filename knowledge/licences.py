@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, cast
+
+from knowledge.tables import read_rows
 
 CommercialUse = Literal["yes", "no", "conditions", "unknown"]
 
@@ -13,8 +13,7 @@ CommercialUse = Literal["yes", "no", "conditions", "unknown"]
 @lru_cache(maxsize=1)
 def licences() -> dict[str, CommercialUse]:
     """Whether commercial use is allowed, by the licence's name in lower case."""
-    with (Path(__file__).parent / "data" / "licences.csv").open(encoding="utf-8", newline="") as file:
-        return {row["licence"]: cast(CommercialUse, row["commercial_use"]) for row in csv.DictReader(file)}
+    return {row["licence"]: cast(CommercialUse, row["commercial_use"]) for row in read_rows("licences.csv")}
 
 
 def commercial_use(licence: str) -> CommercialUse:

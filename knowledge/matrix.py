@@ -7,14 +7,11 @@ for a generation that nobody named.
 
 from __future__ import annotations
 
-import csv
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
-DATA = Path(__file__).parent / "data"
+from knowledge.tables import read_document, read_rows
 
 Served = Literal["yes", "no", "unknown"]
 
@@ -83,11 +80,6 @@ class Framework:
     source: str
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    with (DATA / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def _number(text: str) -> float | None:
     return float(text) if text else None
 
@@ -101,7 +93,7 @@ def load_backends() -> tuple[Backend, ...]:
             r["support"], tuple(p for p in r["precisions"].split("|") if p), r["method"], float(r["effort"]), r["text"],
             r["source"],
         )
-        for r in _rows("backends.csv")
+        for r in read_rows("backends.csv")
     )  # fmt: skip
 
 
@@ -114,7 +106,7 @@ def load_limits() -> dict[tuple[str, str], Limit]:
             _number(r["max_params_b"]),
             frozenset(r["kv_types"].split("|")),
         )
-        for r in _rows("limits.csv")
+        for r in read_rows("limits.csv")
     }
 
 
@@ -127,14 +119,14 @@ def load_efficiencies() -> dict[tuple[str, str], Efficiency]:
         (r["framework"], r["backend"]): Efficiency(
             triple(r, "decode"), triple(r, "prefill"), float(r["token_overhead_ms"]), r["source"]
         )
-        for r in _rows("efficiency.csv")
+        for r in read_rows("efficiency.csv")
     }
 
 
 @cache
 def core_rates(instruction_sets: frozenset[str]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """(decode, prefill) bands in operations per second and core, of the best instruction set that the table knows."""
-    rows = _rows("core_rates.csv")
+    rows = read_rows("core_rates.csv")
     row = next((r for r in rows if r["isa"] in instruction_sets), rows[-1])
     decode, prefill = (
         tuple(float(row[f"{kind}_{end}"]) * 1e9 for end in ("low", "mid", "high")) for kind in ("decode", "prefill")
@@ -144,13 +136,13 @@ def core_rates(instruction_sets: frozenset[str]) -> tuple[tuple[float, float, fl
 
 @cache
 def load_frameworks() -> tuple[Framework, ...]:
-    rows = tomllib.loads((DATA / "frameworks.toml").read_text(encoding="utf-8"))
+    rows = read_document("frameworks.toml")
     return tuple(Framework(**row) for row in rows.values())
 
 
 @cache
 def _architectures() -> dict[str, dict[str, str]]:
-    return {r["architecture"]: r for r in _rows("architectures.csv")}
+    return {r["architecture"]: r for r in read_rows("architectures.csv")}
 
 
 def architecture_served(architecture: str, framework: str, backend: str) -> Served:

@@ -3,13 +3,12 @@
 The column `attention` encodes the attention groups: groups joined by `;`, each KIND[N]*LAYERS[:HEADSxLENGTH].
 `full*32` is full attention in 32 layers, `window512*22` a sliding window of 512 tokens in 22 layers, `latent576*27` a
 latent cache of 576 values per token, `recurrent4096*10` a state of 4096 32-bit values per sequence, `none*20` layers
-without a cache of their own. HEADSxLENGTH replaces the model's kv_heads and head_dim. `dimensions` holds further lengths
-as name=number (data/architectures.toml).
+without a cache of their own. HEADSxLENGTH replaces the model's kv_heads and head_dim. `dimensions` holds further
+lengths as name=number (data/architectures.toml).
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import importlib.util
 import re
@@ -20,8 +19,8 @@ from typing import Literal, cast, get_args
 
 from knowledge.base import AdvisorError, printable
 from knowledge.records import AttentionGroup, ModelSpec
+from knowledge.tables import read_rows
 
-_DATA = Path(__file__).parent / "data"
 _Commercial = Literal["yes", "no", "conditions", "unknown"]
 _GROUP = re.compile(
     r"(?P<kind>full|window|latent|recurrent|none)(?P<number>\d*)\*(?P<layers>\d+)(?::(?P<heads>\d+)x(?P<length>\d+))?"
@@ -33,8 +32,7 @@ EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 @lru_cache(maxsize=1)
 def load_models() -> tuple[ModelSpec, ...]:
     """Every model of the catalogue, in the file's order (by name)."""
-    with (_DATA / "models.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(_spec(row) for row in csv.DictReader(file))
+    return tuple(_spec(row) for row in read_rows("models.csv"))
 
 
 def parse_attention(text: str, kv_heads: int, head_dim: int) -> tuple[AttentionGroup, ...]:

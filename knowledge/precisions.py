@@ -6,18 +6,16 @@ rest in 8) and mixes (`Q8_0+ffn_gate=Q5_0`: the base, then what differs by a par
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 from knowledge.base import AdvisorError, printable
 from knowledge.ggml import ggml_types
 from knowledge.records import Precision, precision_class
+from knowledge.tables import read_rows
 
-_DATA = Path(__file__).parent / "data"
 _RATIO = re.compile(r"(?P<base>.+?)[-_ ]*r(?P<ratio>0?\.\d{1,3}|[01]|1\.0+)")
 _OVERRIDE = re.compile(r"[a-z0-9_.]{1,48}")
 _LIMIT = 120
@@ -26,8 +24,7 @@ _LIMIT = 120
 @lru_cache(maxsize=1)
 def load_precisions() -> tuple[Precision, ...]:
     """Every precision of the table, in its order: by framework, highest first."""
-    with (_DATA / "precisions.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(_precision(row) for row in csv.DictReader(file))
+    return tuple(_precision(row) for row in read_rows("precisions.csv"))
 
 
 def default_precision(framework: str) -> Precision:

@@ -5,12 +5,10 @@ The prediction from these rows is made in advisor.quality.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-_DATA = Path(__file__).parent / "data"
+from knowledge.tables import read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +36,28 @@ class QualityRow:
 @lru_cache(maxsize=1)
 def load_quality() -> tuple[QualityRow, ...]:
     """Every row; within a framework those of plain, data-free quantization come first."""
-    with (_DATA / "quality.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(
-            QualityRow(
-                framework=row["framework"],
-                precision=row["precision"],
-                model=row["model"],
-                params_b=float(row["params_b"]),
-                retention=float(row["retention"]),
-                kl_divergence=_number(row["kl_divergence"]),
-                same_top1=_number(row["same_top1"]),
-                metric=row["metric"],
-                method=row["method"],
-                measured=row["measured"] == "yes",
-                source=row["source"],
-            )
-            for row in csv.DictReader(file)
+    return tuple(
+        QualityRow(
+            framework=row["framework"],
+            precision=row["precision"],
+            model=row["model"],
+            params_b=float(row["params_b"]),
+            retention=float(row["retention"]),
+            kl_divergence=_number(row["kl_divergence"]),
+            same_top1=_number(row["same_top1"]),
+            metric=row["metric"],
+            method=row["method"],
+            measured=row["measured"] == "yes",
+            source=row["source"],
         )
+        for row in read_rows("quality.csv")
+    )
 
 
 @lru_cache(maxsize=1)
 def load_quality_curve() -> tuple[tuple[float, float], ...]:
     """(bits per weight of the whole file, share lost) of Llama-3-8B, ascending in bits."""
-    with (_DATA / "quality_curve.csv").open(encoding="utf-8", newline="") as file:
-        return tuple((float(row["bits_per_weight"]), float(row["loss"])) for row in csv.DictReader(file))
+    return tuple((float(row["bits_per_weight"]), float(row["loss"])) for row in read_rows("quality_curve.csv"))
 
 
 def _number(text: str) -> float | None:

@@ -77,8 +77,8 @@ class ModelSpec:
 
     `params` and `active_params` are counts (not billions). `context` is the smaller of config and card. Zero or empty
     means unknown. `source_precision` is what the weights were published or found in: `bf16`, `f16`, or a quantized
-    type for a local file. `tensors` is filled when the model was read from a file, else shapes follow from the fields. `dimensions`
-    names further lengths that the shapes of an architecture need (data/architectures.toml).
+    type for a local file. `tensors` is filled when the model was read from a file, else shapes follow from the fields.
+    `dimensions` names further lengths that the shapes of an architecture need (data/architectures.toml).
     """
 
     name: str
@@ -192,7 +192,7 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A board, laptop, phone or server by its product name. `chips` are names of data/chips.csv, the base part first."""
+    """A board, laptop, phone or server by its product name. `chips` are names of chips.csv, the base part first."""
 
     name: str
     aliases: tuple[str, ...]
@@ -205,7 +205,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class VendorLine:
-    """What a vendor's machines are like when nothing but the vendor is known. An empty name means that it makes none."""
+    """What a vendor's machines are like when nothing but the vendor is known. An empty name: it makes none."""
 
     vendor: str
     label: str

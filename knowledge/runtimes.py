@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-_DATA = Path(__file__).parent / "data"
+from knowledge.tables import read_document, read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +57,25 @@ class Graphics:
 @lru_cache(maxsize=1)
 def overheads() -> dict[tuple[str, str], Overhead]:
     """Needs by (framework, place)."""
-    with (_DATA / "overheads.csv").open(encoding="utf-8", newline="") as file:
-        rows = [
-            Overhead(
-                row["framework"],
-                row["place"],
-                int(row["footprint_bytes"]),
-                int(row["activation_bytes"]),
-                int(row["ubatch"]),
-                row["allocated"] == "yes",
-                tuple(row["repack_types"].split()),
-                row["source"],
-            )
-            for row in csv.DictReader(file)
-        ]
+    rows = [
+        Overhead(
+            row["framework"],
+            row["place"],
+            int(row["footprint_bytes"]),
+            int(row["activation_bytes"]),
+            int(row["ubatch"]),
+            row["allocated"] == "yes",
+            tuple(row["repack_types"].split()),
+            row["source"],
+        )
+        for row in read_rows("overheads.csv")
+    ]
     return {(row.framework, row.place): row for row in rows}
 
 
 @lru_cache(maxsize=1)
 def reserves() -> tuple[dict[str, Reserve], Graphics]:
     """Reserves by system (`raspberry-pi` and `unknown` among them), and what GPUs may use."""
-    document = tomllib.loads((_DATA / "reserves.toml").read_text(encoding="utf-8"))
+    document = read_document("reserves.toml")
     systems = {row["os"]: Reserve(**row) for row in document["system"]}
     return systems, Graphics(**document["graphics"])

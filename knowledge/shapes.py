@@ -7,15 +7,12 @@ start-up budget; `tensors_of` writes them out one by one.
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from knowledge.records import AttentionGroup, ModelSpec, Tensor
-
-_DATA = Path(__file__).parent / "data"
+from knowledge.tables import read_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +177,7 @@ def _symbols(spec: ModelSpec) -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def _document() -> dict[str, Any]:
-    return tomllib.loads((_DATA / "architectures.toml").read_text(encoding="utf-8"))
+    return read_document("architectures.toml")
 
 
 def window_period(architecture: str) -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 
-from knowledge.matrix import DATA
 from knowledge.records import Source
+from knowledge.tables import read_document
 
 
 @cache
 def load_sources() -> tuple[Source, ...]:
     """Every source, in the file's order."""
-    rows = tomllib.loads((DATA / "sources.toml").read_text(encoding="utf-8"))
+    rows = read_document("sources.toml")
     return tuple(Source(id=name, **row) for name, row in rows.items())

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from gguf_files import write_gguf
+from house_gguf import House
+
+F32, F16 = 0, 1
 
 
 @pytest.fixture(autouse=True)
@@ -15,5 +17,7 @@ def advisor_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def small_gguf(tmp_path: Path) -> Path:
-    """A llama-type GGUF of 4 layers in F16, its weights a hole."""
-    return write_gguf(tmp_path / "small-llama-f16.gguf")
+    """A small llama in F16, its weights a hole."""
+    house = House()
+    house.tensors = [(name, shape, F16 if len(shape) == 2 else F32) for name, shape, _ in house.tensors]
+    return house.write(tmp_path / "small-llama-f16.gguf")

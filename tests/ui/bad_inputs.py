@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gguf_files import F16, F32, HIDDEN, VOCAB, tensors, write_gguf
+from house_gguf import House, entry, u32
 
 BAD_SIZES = (
     "banana", "-3GB", "0", "", " ", "8XB", "1e3GB", "nan", "inf", "8GB8", "99999999TB", "0x8", "8 G B", "8.5.5GB",
@@ -89,15 +89,50 @@ COMMANDS: list[list[str]] = [
 ALL: list[list[str]] = [*(["plan", *row] for row in (*OPTIONS, *MODELS, *PROFILES)), *COMMANDS]
 
 DEEP = 100_000
+NAME = "general.name"
 
 
-def _nested(depth: int) -> bytes:
-    return struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * depth + struct.pack("<IQ", 4, 0)
+def _house(**changes: Any) -> Callable[[Path], Any]:
+    """A House with other fields."""
+    return lambda path: House(**changes).write(path)
 
 
-def _with(name: str, shape: tuple[int, ...], kind: int = F16) -> list[Any]:
-    """The usual tensors with the first one replaced."""
-    return [(name, shape, kind), *tensors()[1:]]
+def _told(key: str, kind: int, value: bytes) -> Callable[[Path], Any]:
+    """A House whose metadata say something else under `key`."""
+    return lambda path: House().set(key, entry(key, kind, value)).write(path)
+
+
+def _number(key: str, value: int) -> Callable[[Path], Any]:
+    return lambda path: House().set(f"llama.{key}", u32(f"llama.{key}", value)).write(path)
+
+
+def _embedding(shape: tuple[int, ...], kind: int = 1) -> Callable[[Path], Any]:
+    """A House whose token embedding has another shape."""
+
+    def make_file(path: Path) -> None:
+        house = House()
+        house.tensors[0] = ("token_embd.weight", shape, kind)
+        house.write(path)
+
+    return make_file
+
+
+def _unnamed(path: Path) -> None:
+    house = House()
+    del house.metadata["general.architecture"]
+    house.write(path)
+
+
+def _twice(path: Path) -> None:
+    house = House()
+    house.tensors.append(house.tensors[0])
+    house.write(path)
+
+
+def _empty(path: Path) -> None:
+    house = House()
+    house.tensors = []
+    house.write(path)
 
 
 def _folder(path: Path, config: str) -> None:
@@ -109,7 +144,6 @@ def _plan_without_steps(path: Path) -> None:
     path.write_text(json.dumps({"schema": "advisor.plan/1", "status": "needs_input"}))
 
 
-LLAMA = "llama.block_count", "llama.attention.head_count", "llama.embedding_length"
 FIXTURES: dict[str, Callable[[Path], Any]] = {
     "missing": lambda p: None,
     "text": lambda p: p.write_text("This is not a model.\n"),
@@ -118,36 +152,34 @@ FIXTURES: dict[str, Callable[[Path], Any]] = {
     "empty": lambda p: p.write_bytes(b""),
     "zeros": lambda p: p.write_bytes(bytes(4096)),
     "random": lambda p: p.write_bytes(random.Random(7).randbytes(65536)),
-    "magic": lambda p: p.write_bytes(b"GGML" + bytes(4096)),
-    "cut8": lambda p: write_gguf(p, cut=8),
-    "cut24": lambda p: write_gguf(p, cut=24),
-    "cut200": lambda p: write_gguf(p, cut=200),
-    "cut1000": lambda p: write_gguf(p, cut=1000),
-    "version0": lambda p: write_gguf(p, version=0),
-    "version99": lambda p: write_gguf(p, version=99),
-    "many_tensors": lambda p: write_gguf(p, tensor_count=2**62),
-    "many_keys": lambda p: write_gguf(p, metadata_count=2**62),
-    "long_string": lambda p: write_gguf(p, {"general.name": struct.pack("<IQ", 8, 2**60)}),
-    "long_array": lambda p: write_gguf(p, {"tokenizer.ggml.tokens": struct.pack("<IIQ", 9, 8, 2**50)}),
-    "unknown_type": lambda p: write_gguf(p, {"general.name": struct.pack("<II", 77, 1)}),
-    "deep_array": lambda p: write_gguf(p, {"general.name": _nested(DEEP)}),
-    "no_architecture": lambda p: write_gguf(p, {"general.architecture": None}),
-    "no_layers": lambda p: write_gguf(p, {LLAMA[0]: 0}),
-    "billion_layers": lambda p: write_gguf(p, {LLAMA[0]: 10**9}),
-    "no_heads": lambda p: write_gguf(p, {LLAMA[1]: 0}),
-    "no_width": lambda p: write_gguf(p, {LLAMA[2]: 0}),
-    "nan_epsilon": lambda p: write_gguf(p, {"llama.attention.layer_norm_rms_epsilon": float("nan")}),
-    "huge_context": lambda p: write_gguf(p, {"llama.context_length": 2**31}),
-    "missing_weights": lambda p: write_gguf(p, missing_bytes=200_000),
-    "far_tensor": lambda p: write_gguf(
-        p, shapes=[*tensors(), ("blk.9.far.weight", (2**20, 2**16), F32)], missing_bytes=10**9
-    ),
-    "flat_tensor": lambda p: write_gguf(p, shapes=_with("token_embd.weight", (0, VOCAB))),
-    "huge_tensor": lambda p: write_gguf(p, shapes=_with("token_embd.weight", (2**62, 2**62))),
-    "nine_dimensions": lambda p: write_gguf(p, shapes=_with("token_embd.weight", (1,) * 9)),
-    "unknown_tensor_type": lambda p: write_gguf(p, shapes=_with("token_embd.weight", (HIDDEN, VOCAB), 200)),
-    "twice": lambda p: write_gguf(p, shapes=[*tensors(), tensors()[0]]),
-    "no_tensors": lambda p: write_gguf(p, shapes=[]),
+    "magic": _house(magic=b"GGML"),
+    "cut8": lambda p: House().write(p, cut=8),
+    "cut24": lambda p: House().write(p, cut=24),
+    "cut200": lambda p: House().write(p, cut=200),
+    "cut1000": lambda p: House().write(p, cut=1000),
+    "version0": _house(version=0),
+    "version99": _house(version=99),
+    "many_tensors": _house(tensor_count=2**62),
+    "many_keys": _house(key_count=2**62),
+    "long_string": _told(NAME, 8, struct.pack("<Q", 2**60)),
+    "long_array": _told("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2**50)),
+    "unknown_type": _told(NAME, 77, struct.pack("<I", 1)),
+    "deep_array": _told(NAME, 9, struct.pack("<IQ", 9, 1) * DEEP + struct.pack("<IQ", 4, 0)),
+    "no_architecture": _unnamed,
+    "no_layers": _number("block_count", 0),
+    "billion_layers": _number("block_count", 10**9),
+    "no_heads": _number("attention.head_count", 0),
+    "no_width": _number("embedding_length", 0),
+    "nan_epsilon": _told("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", float("nan"))),
+    "huge_context": _number("context_length", 2**31),
+    "missing_weights": lambda p: House().write(p, missing=20_000),
+    "far_tensor": _house(offsets={"output_norm.weight": 2**40}),
+    "flat_tensor": _embedding((0, 96)),
+    "huge_tensor": _embedding((2**62, 2**62)),
+    "nine_dimensions": _embedding((1,) * 9),
+    "unknown_tensor_type": _embedding((64, 96), 200),
+    "twice": _twice,
+    "no_tensors": _empty,
     "bad_json_folder": lambda p: _folder(p, '{"hidden_size": '),
     "empty_config_folder": lambda p: _folder(p, "{}"),
     "list_config_folder": lambda p: _folder(p, "[1, 2]"),

@@ -88,7 +88,9 @@ def test_a_saved_profile_already_says_its_memory(call, tmp_path: Path) -> None:
 
 
 def test_a_local_gguf_is_planned_by_its_own_tensors(call, small_gguf: Path) -> None:
-    document = call("plan", str(small_gguf), "--ram", "8GB", "--os", "linux", "--json").document
+    document = call(
+        "plan", str(small_gguf), "--ram", "8GB", "--framework", "llama.cpp", "--target", "cpu", "--json"
+    ).document
     assert document["status"] == "ok"
     assert document["plan"]["steps"][0]["settings"]["source"]["path"] == str(small_gguf)
 
