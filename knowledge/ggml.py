@@ -6,18 +6,15 @@ making it. Sources: `data/ggml_types.csv` and `data/gguf_mixtures.toml` (llama-c
 
 from __future__ import annotations
 
-import csv
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from knowledge.base import AdvisorError
 from knowledge.records import ModelSpec, Tensor
+from knowledge.tables import read_document, read_rows
 
-_DATA = Path(__file__).parent / "data"
 _CATEGORIES = (  # parts of a tensor's name, in the quantizer's own order
     ("attn_qkv.weight", "attn_v"),
     ("attn_kv_b.weight", "attn_v"),

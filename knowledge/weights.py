@@ -12,19 +12,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from knowledge import ggml
 from knowledge.precisions import overrides_of, ratio_of, resolve_precision
 from knowledge.records import ModelSpec, Precision
 from knowledge.shapes import TensorGroup, groups_of, tensors_of
+from knowledge.tables import read_rows
 
-_DATA = Path(__file__).parent / "data"
 _GGUF_ALIGNMENT = 32
 _GGUF_TENSOR_INFO = 62  # a typical tensor record: name of about 22 bytes, lengths, type and offset
 _GGUF_METADATA = 6_000  # architecture keys and chat template
