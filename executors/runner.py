@@ -154,18 +154,25 @@ class _Run:
             self.steps.perform(job)
         chosen = self._climb()
         document = self._package(chosen)
-        cached = all(record.status in ("cached", "skipped") for record in self.steps.records)
-        if self.previous is not None and cached and closing.is_closed(self.folder):
+        if self.previous is not None and self._all_cached() and closing.is_closed(self.folder):
             return {**self.previous, "steps": [asdict(record) for record in self.steps.records]}
         for note in closing.close(self.folder, document, self.steps.outputs, machine):
             self.steps.note(note)
         return document
 
     def stopped(self, status: str, error: AdvisorError) -> AdvisorError:
-        """`error`, after the report says how far the run got. A report that cannot be written hides no error."""
+        """`error`, after the report says how far the run got: unless a finished one is there that still holds.
+
+        A report that cannot be written hides no error.
+        """
+        if self.previous is not None and self._all_cached():
+            return error
         with contextlib.suppress(AdvisorError):
             closing.write_reports(self.folder, report.build(self._outcome(status, error=error)))
         return error
+
+    def _all_cached(self) -> bool:
+        return all(record.status in ("cached", "skipped") for record in self.steps.records)
 
     def _require_disk(self) -> None:
         """Before anything runs: the space that the unfinished steps of the first choice need, as estimated."""

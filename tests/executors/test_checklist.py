@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,20 @@ from knowledge.base import AdvisorError
 MIX = "Q8_0+ffn_gate=Q5_0"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    plan = fake_plan(fake_model(folder / "model.gguf"), MIX)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADVISOR_HOME", str(folder / "home"))
+        run_plan(plan, folder / "run", machine=MACHINE, executor=FakeExecutor(folder / "pids"))
+    return folder / "run"
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    plan = fake_plan(fake_model(tmp_path / "model.gguf"), MIX)
-    run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"))
-    return tmp_path / "run"
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def results(document: dict[str, Any]) -> dict[str, str]:

@@ -220,6 +220,21 @@ def test_cancelling_leaves_a_resumable_run(model: Path, tmp_path: Path, executor
     assert "convert" not in executor.ran
 
 
+def test_cancelling_the_check_of_a_finished_run_keeps_its_report(
+    model: Path, tmp_path: Path, executor: FakeExecutor
+) -> None:
+    report = run(model, tmp_path / "run", executor)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["type"] == "step" and event["id"] == "quantize":
+            raise KeyboardInterrupt
+
+    with pytest.raises(AdvisorError) as stopped:
+        run(model, tmp_path / "run", executor, on_event=interrupt)
+    assert stopped.value.exit_code == 130
+    assert json.loads((tmp_path / "run/report.json").read_text()) == report
+
+
 def test_ctrl_c_ends_with_130_and_one_sentence(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(folder, model, 0.5)
