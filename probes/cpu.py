@@ -13,9 +13,9 @@ from knowledge.chips import arm_cores
 from knowledge.match import chips_named, family_of
 from knowledge.records import Chip, ChipFamily
 from probes.draft import cut
-from probes.from_chip import core_counts, instruction_sets, vendor_of
+from probes.from_chip import HOST_KINDS, core_counts, instruction_sets, vendor_of
 from probes.profile import CPU, Confidence, Vendor
-from probes.reader import Reader
+from probes.reader import Reader, ask_mapping, count_in
 
 # Kernel and py-cpuinfo flag -> the profile's word.
 _X86_FLAGS = {
@@ -78,7 +78,7 @@ def read_cpu(reader: Reader) -> CpuFinding:
     known, sources = _fill_from_chip(known, chip, sources)
     if reader.system == "darwin" and "sysctl.proc_translated: 1" in (reader.run("sysctl", "-a") or ""):
         arch = "arm64"
-    usable = reader.ask("affinity")
+    usable = _possible(count_in(reader.ask("affinity")))
     if usable:
         sources["usable_cores"] = ("scheduler affinity of this process", "high")
     cpu = CPU(
@@ -104,8 +104,8 @@ def _ask_system(reader: Reader) -> tuple[CpuText, str]:
         return parse_sysctl(reader.run("sysctl", "-a") or ""), "sysctl"
     if reader.system == "windows":
         known = parse_registry(reader.run(*REGISTRY_CPU) or "")
-        counted = reader.ask("psutil") or {}
-        physical, logical = counted.get("physical_cores"), counted.get("logical_cores")
+        counted = ask_mapping(reader, "psutil")
+        physical, logical = count_in(counted.get("physical_cores")), count_in(counted.get("logical_cores"))
         return replace(known, physical_cores=physical, logical_cores=logical), "Windows registry; psutil for the cores"
     known = parse_proc_cpuinfo(reader.text("/proc/cpuinfo") or "")
     return _with_topology(reader, known), "/proc/cpuinfo and sysfs topology"
@@ -190,12 +190,13 @@ def parse_registry(text: str) -> CpuText:
 
 
 def _py_cpuinfo(reader: Reader) -> CpuText:
-    said = reader.ask("cpuinfo") or {}
-    flags = [str(flag).lower() for flag in said.get("flags") or ()]
+    said = ask_mapping(reader, "cpuinfo")
+    told = said.get("flags")
+    flags = [str(flag).lower() for flag in told] if isinstance(told, list) else []
     return CpuText(
-        vendor=cast(Vendor, _X86_VENDORS.get(said.get("vendor_id_raw") or "", "unknown")),
+        vendor=cast(Vendor, _X86_VENDORS.get(str(said.get("vendor_id_raw")), "unknown")),
         model=str(said.get("brand_raw") or ""),
-        logical_cores=said.get("count"),
+        logical_cores=count_in(said.get("count")),
         instruction_sets=_words(flags, {**_ARM_FLAGS, **_X86_FLAGS}),
     )
 
@@ -237,28 +238,44 @@ def parse_cpu_list(text: str) -> set[int]:
 
 
 def _chip(reader: Reader, model: str) -> Chip | None:
-    """The chip's row by the CPU's name, else by the board's device tree; None where the name is shared or unknown."""
-    named = chips_named(model) if model else ()
-    if len(named) == 1 and named[0].kind in ("cpu", "igpu", "apple", "mobile"):
-        return named[0]
-    tree = (reader.text("/proc/device-tree/compatible") or "").split("\0")
-    texts = [(reader.text("/proc/device-tree/model") or "").strip("\0 \n"), *tree]
+    """The chip's row by the CPU's name, else by the board's device tree or the phone's properties.
+
+    Of rows that share a name, the one fitted with the installed memory; else, where they are of one vendor and
+    generation, the slowest: no more is promised than is sure. None where the name is shared more widely or unknown.
+    """
     memory_gib = _installed_gib(reader)
+    texts = [model]
+    if reader.system == "linux":
+        texts.append((reader.text("/proc/device-tree/model") or "").strip("\0 \n"))
+        texts.extend((reader.text("/proc/device-tree/compatible") or "").split("\0"))
+        texts.append((reader.text("/sys/class/dmi/id/product_name") or "").replace("_", " ").strip())
+    if reader.text("/system/build.prop") is not None:
+        texts.append((reader.run("getprop", "ro.soc.model") or "").strip())
     for text in filter(None, texts):
-        boards = [chip for chip in chips_named(text, memory_gib=memory_gib) if chip.kind in ("sbc", "mobile", "igpu")]
-        if len(boards) == 1 or (boards and all(_alike(boards[0], chip) for chip in boards)):
-            return boards[0]
+        kinds = HOST_KINDS if text == model else ("sbc", "mobile", "igpu")
+        named = [chip for chip in chips_named(text, memory_gib=memory_gib) if chip.kind in kinds]
+        if len({chip.vendor for chip in named}) == 1 and _one_machine(named):
+            return min(named, key=lambda chip: (chip.bandwidth_gbs or 0, chip.kind != "cpu"))
     return None
 
 
-def _alike(one: Chip, other: Chip) -> bool:
-    return (one.vendor, one.generation, one.bandwidth_gbs) == (other.vendor, other.generation, other.bandwidth_gbs)
+def _one_machine(chips: list[Chip]) -> bool:
+    """Whether rows that share a name are variants of one chip: one generation, one vendor's line, or one speed."""
+    return (
+        len({chip.generation for chip in chips}) == 1
+        or all(chip.kind == "apple" for chip in chips)
+        or len({chip.bandwidth_gbs for chip in chips}) == 1
+    )
 
 
 def _installed_gib(reader: Reader) -> float | None:
-    """The installed size: the kernel's total rounded up to what memory is sold in."""
-    found = re.search(r"MemTotal:\s+(\d+) kB", reader.text("/proc/meminfo") or "")
-    total = int(found[1]) / 2**20 if found else 0
+    """The installed size: the system's total rounded up to what memory is sold in."""
+    if reader.system == "darwin":
+        found = re.search(r"^hw\.memsize: (\d+)", reader.run("sysctl", "-a") or "", re.MULTILINE)
+        total = int(found[1]) / 2**30 if found else 0.0
+    else:
+        found = re.search(r"MemTotal:\s+(\d+) kB", reader.text("/proc/meminfo") or "")
+        total = int(found[1]) / 2**20 if found else 0.0
     sold = (0.5, 1, 2, 3, 4, 6, 8, 12, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
     return next((float(size) for size in sold if size >= total * 0.999), None) if total else None
 
@@ -281,7 +298,7 @@ def _fill_from_chip(
         arch = "x86_64" if row.vendor in ("intel", "amd") else "arm64"
         known = replace(known, instruction_sets=instruction_sets(row.isa, arch))
         filled["instruction_sets"] = told
-    if known.vendor == "unknown":
+    if known.vendor == "unknown" or row.kind in ("sbc", "mobile"):
         known = replace(known, vendor=vendor_of(row.vendor))
         filled["vendor"] = told
     return known, filled

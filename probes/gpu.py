@@ -41,7 +41,7 @@ VIDEO_CONTROLLERS = (
 DISPLAY_CLASS = (
     "reg", "query", r"HKLM\SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}", "/s",
 )  # fmt: skip
-_NVIDIA_SMI = ("nvidia-smi", f"--query-gpu={NVIDIA_QUERY}", "--format=csv,noheader,nounits")
+_NVIDIA_SMI = ("nvidia-smi", f"--query-gpu={NVIDIA_QUERY}", "--format=csv,nounits")
 _WSL_NVIDIA_SMI = ("/usr/lib/wsl/lib/nvidia-smi", *_NVIDIA_SMI[1:])
 # Two reports of one card's memory closer than this are the same: drivers keep some of it for themselves.
 _SAME_MEMORY = 0.1
@@ -219,13 +219,14 @@ def _on_windows(reader: Reader) -> GpuFinding:
         if card.vendor == "nvidia" and nvidia:
             continue
         size = next((registry_memory(device) for device in registry if device.get("DriverDesc") == card.name), None)
-        if size and card.total_bytes and abs(size - card.total_bytes) > _SAME_MEMORY * size:
-            notes.append(f"{card.name}: the registry says {size} bytes, CIM {card.total_bytes}: the registry is used")
         known = pci_devices().get(card.pci_id)
+        kind = known.kind if known else _kind_by_name(card.name)
+        if size and card.total_bytes and kind == "discrete" and abs(size - card.total_bytes) > _SAME_MEMORY * size:
+            notes.append(f"{card.name}: the registry says {size} bytes, CIM {card.total_bytes}: the registry is used")
         cards.append(
             replace(
                 card,
-                kind=known.kind if known else _kind_by_name(card.name),  # type: ignore[arg-type]  # as above
+                kind=kind,  # type: ignore[arg-type]  # checked by the data's own tests
                 generation=known.generation if known else "",
                 total_bytes=size or card.total_bytes,
                 source="Windows registry (qwMemorySize) and CIM" if size else "CIM Win32_VideoController",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from probes.profile import Confidence, Vendor
-from probes.reader import parse_json
+from probes.reader import count_in, parse_json
 
 NVIDIA_QUERY = "name,memory.total,memory.free,compute_cap,driver_version,pci.bus_id"
 MIB = 2**20
@@ -74,8 +74,8 @@ def parse_nvml(entries: Any) -> list[Card]:
             name=str(entry.get("name", ""))[:400],
             generation=f"cc {entry['compute_capability']}" if entry.get("compute_capability") else "",
             driver=str(entry.get("driver", ""))[:400],
-            total_bytes=_size(entry.get("total_bytes")),
-            free_bytes=_size(entry.get("free_bytes")),
+            total_bytes=count_in(entry.get("total_bytes")),
+            free_bytes=count_in(entry.get("free_bytes")),
             bus=bus_address(str(entry.get("bus", ""))),
         )
         for entry in (entries if isinstance(entries, list) else ())
@@ -83,39 +83,40 @@ def parse_nvml(entries: Any) -> list[Card]:
     ]
 
 
-def _size(value: object) -> int | None:
-    return value if isinstance(value, int) and 0 < value <= 2**60 else None
-
-
 def parse_nvidia_smi(text: str) -> list[Card]:
-    """`nvidia-smi --query-gpu=NVIDIA_QUERY --format=csv,noheader,nounits`; MiB, "[N/A]" on unified memory."""
+    """`nvidia-smi --query-gpu=... --format=csv,nounits`: the header names the columns, "[N/A]" is unified memory."""
+    lines = [[part.strip() for part in line.split(",")] for line in text.splitlines() if "," in line]
+    if not lines or "name" not in lines[0]:
+        return []
+    header = [name.split(" [")[0] for name in lines[0]]
     cards = []
-    for line in text.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 6 and parts[0] and not parts[0].startswith("["):
-            name, total, free, capability, driver, bus = parts
+    for values in lines[1:]:
+        row = dict(zip(header, values, strict=False))
+        name, capability, driver = row.get("name", ""), row.get("compute_cap", ""), row.get("driver_version", "")
+        if name and not name.startswith("["):
             cards.append(
                 Card(
                     vendor="nvidia",
                     name=name[:400],
                     generation=f"cc {capability}" if re.fullmatch(r"\d{1,2}\.\d", capability) else "",
                     driver=driver if re.fullmatch(r"[\d.]{3,20}", driver) else "",
-                    total_bytes=_mib(total),
-                    free_bytes=_mib(free),
-                    bus=bus_address(bus),
+                    total_bytes=_mib(row.get("memory.total", "")),
+                    free_bytes=_mib(row.get("memory.free", "")),
+                    bus=bus_address(row.get("pci.bus_id", "")),
                 )
             )
     return cards
 
 
 def _mib(text: str) -> int | None:
-    return int(text) * MIB or None if re.fullmatch(r"\d{1,9}", text) else None
+    found = re.fullmatch(r"(\d{1,9})(?: MiB)?", text)
+    return int(found[1]) * MIB or None if found else None
 
 
 def parse_nvidia_information(text: str) -> Card | None:
-    """/proc/driver/nvidia/gpus/*/information: model and bus address."""
+    """/proc/driver/nvidia/gpus/*/information: model and bus address; None for a GPU that the driver can't start."""
     values = dict(re.findall(r"^([\w ]+?):\s*(.*?)\s*$", text, re.MULTILINE))
-    if "Model" not in values:
+    if values.get("Model", "Unknown") == "Unknown":
         return None
     return Card(vendor="nvidia", name=values["Model"][:400], bus=bus_address(values.get("Bus Location", "")))
 
@@ -145,7 +146,7 @@ def parse_video_controllers(text: str) -> list[Card]:
     for entry in document if isinstance(document, list) else [document]:
         if not isinstance(entry, dict) or not isinstance(entry.get("Name"), str) or is_software(entry["Name"]):
             continue
-        memory = _size(entry.get("AdapterRAM"))
+        memory = count_in(entry.get("AdapterRAM"))
         cards.append(
             Card(
                 vendor=vendor_in(entry["Name"]),
@@ -192,7 +193,7 @@ def registry_memory(device: dict[str, str]) -> int | None:
 def parse_system_profiler(text: str) -> list[Card]:
     """`system_profiler -json SPDisplaysDataType`: Apple's GPUs (with their cores) and the cards of Intel Macs."""
     document = parse_json(text)
-    displays = document.get("SPDisplaysDataType") if isinstance(document, dict) else None
+    displays: Any = document.get("SPDisplaysDataType") if isinstance(document, dict) else None
     cards = []
     for entry in displays if isinstance(displays, list) else ():
         if not isinstance(entry, dict):
@@ -218,7 +219,7 @@ def parse_vulkan_summary(text: str) -> list[Card]:
     """`vulkaninfo --summary`: hardware devices only; a CPU device (llvmpipe) is the CPU."""
     cards = []
     for block in re.split(r"^GPU\d+:\s*$", text, flags=re.MULTILINE)[1:]:
-        values = dict(re.findall(r"^\s+(\w+)\s+= (.*?)\s*$", block, re.MULTILINE))
+        values: dict[str, str] = dict(re.findall(r"^\s+(\w+)\s+= (.*?)\s*$", block, re.MULTILINE))
         name, kind = values.get("deviceName", ""), values.get("deviceType", "")
         if not name or "CPU" in kind or is_software(name):
             continue

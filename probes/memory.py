@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from probes.profile import Confidence
-from probes.reader import Reader
+from probes.reader import Reader, ask_mapping, count_in
 
 # At or above this a v1 limit means "none": the kernel rounds 2^63 down to pages.
 _NO_LIMIT_BYTES = 2**60
@@ -62,8 +62,8 @@ def _system_memory(reader: Reader) -> tuple[int | None, int | None, str]:
         total = int(found[1]) if (found := re.search(r"^hw\.memsize: (\d+)", text, re.MULTILINE)) else None
         if total:
             return total, parse_vm_stat(reader.run("vm_stat") or ""), "sysctl and vm_stat"
-    said = reader.ask("psutil") or {}
-    return said.get("total_bytes"), said.get("available_bytes"), "psutil"
+    said = ask_mapping(reader, "psutil")
+    return count_in(said.get("total_bytes")), count_in(said.get("available_bytes")), "psutil"
 
 
 def parse_meminfo(text: str) -> tuple[int | None, int | None]:

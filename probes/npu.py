@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from knowledge.chips import npu_generation, pci_devices
+from knowledge.chips import load_vendors, npu_generation, pci_devices
 from knowledge.match import family_of
 from knowledge.records import Chip
 from probes.from_chip import npu_of, vendor_of
@@ -185,5 +185,7 @@ def _by_cpu_name(chip: Chip | None, cpu_model: str) -> FoundNpu | None:
     family = family_of(cpu_model) if cpu_model else None
     if family is None or not (generation := npu_generation(family)):
         return None
-    npu = NPU(vendor=vendor_of(family.vendor), name="", generation="" if generation == "NPU" else generation)
+    vendor = vendor_of(family.vendor)
+    line = load_vendors().get(vendor)
+    npu = NPU(vendor=vendor, name=line.npu if line else "", generation="" if generation == "NPU" else generation)
     return FoundNpu(npu, f"by the CPU's name: {family.family}", "medium")

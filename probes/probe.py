@@ -55,12 +55,17 @@ def probe_machine(bench: bool = True, path: Path | None = None, reader: Reader |
     for name in works:
         if name not in done:
             draft.note(f"the {name} probe did not finish in {PROBE_SECONDS:g} s: what it would have told is missing")
+        elif isinstance(done[name], Exception):
+            kind = type(done.pop(name)).__name__
+            draft.note(f"the {name} probe failed ({kind}): please report what `advisor doctor --raw` prints")
     cpu: CpuFinding = done.get("cpu") or CpuFinding(CPU())
     memory: MemoryFinding = done.get("memory") or MemoryFinding(None, None, None, None, "", "low")
     gpus: GpuFinding = done.get("gpu") or GpuFinding(())
     system: SystemFinding = done.get("system") or SystemFinding(OperatingSystem(), "", {})
     disk, disk_notes = done.get("disk", (None, ()))
     toolchains, toolchain_notes = done.get("toolchains", ((), ()))
+    if cpu.chip is None:
+        cpu = replace(cpu, chip=_soc_of(gpus.cards))
     _put_cpu(draft, cpu, memory)
     if memory.total_bytes:
         _put_memory(draft, memory, cpu, measured=live and bench)
@@ -116,11 +121,14 @@ def fingerprint(profile: HardwareProfile) -> str:
 
 
 def _all_at_once(works: dict[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Each work in a thread of its own; the results of those that end in time. A probe that hangs is abandoned."""
+    """Each work in a thread of its own: the results, or exceptions, of those that end in time."""
     results: dict[str, Any] = {}
 
     def run(name: str, work: Callable[[], Any]) -> None:
-        results[name] = work()
+        try:
+            results[name] = work()
+        except Exception as error:  # one probe's fault must not cost the others: it becomes a note
+            results[name] = error
 
     threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in works.items()]
     deadline = time.monotonic() + PROBE_SECONDS
@@ -186,6 +194,12 @@ def _put_gpus(draft: Draft, finding: GpuFinding, host: Chip | None) -> None:
     if host and soc_gpu and draft.memory and not any(gpu.pool == _MAIN for gpu in draft.gpus):
         _share_main_memory(draft)
         draft.add_gpu(soc_gpu, f"by the name of the chip: {host.source}", "medium")
+
+
+def _soc_of(cards: tuple[Card, ...]) -> Chip | None:
+    """The system on chip that a GPU's name tells of, where the CPU's name told nothing (GB10, Orin)."""
+    rows = (_row_of(card) for card in cards)
+    return next((row for row in rows if row and row.kind == "sbc" and row.confidence != "low"), None)
 
 
 def _row_of(card: Card) -> Chip | None:
@@ -254,16 +268,19 @@ def _vram_pool(draft: Draft, card: Card, total: int, row: Chip | None) -> str:
 
 def _put_gpu(draft: Draft, card: Card, row: Chip | None, pool: str, kind: Literal["discrete", "integrated"]) -> None:
     sheet = gpu_of(row, pool) if row else None
+    main = draft.memory[0].bandwidth_gbs if pool == _MAIN else None
+    bandwidth = main or (sheet.bandwidth_gbs if sheet else None)
+    known_by_bus = "[" in card.name and sheet is not None and row is not None and row.confidence != "low"
     family = family_of(card.name) if card.name else None
     generation = card.generation or (sheet.generation if sheet else "") or (family.generation if family else "")
     gpu = GPU(
         vendor=card.vendor,
-        name=cut(card.name),
+        name=sheet.name if known_by_bus and sheet else cut(card.name),
         kind=kind,
         pool=pool,
         generation=cut(generation.split("; ")[0]),
         driver=cut(card.driver),
-        bandwidth_gbs=sheet.bandwidth_gbs if sheet else None,
+        bandwidth_gbs=bandwidth,
         fp16_tflops=sheet.fp16_tflops if sheet else None,
         fp16_acc16_tflops=sheet.fp16_acc16_tflops if sheet else None,
         int8_tops=sheet.int8_tops if sheet else None,
@@ -273,5 +290,7 @@ def _put_gpu(draft: Draft, card: Card, row: Chip | None, pool: str, kind: Litera
         for name in ("bandwidth_gbs", "fp16_tflops", "fp16_acc16_tflops", "int8_tops"):
             if getattr(gpu, name) is not None:
                 draft.say(f"{at}.{name}", f"data sheet, by the GPU's name: {row.source}", row.confidence)
+    if main is not None:
+        draft.say(f"{at}.bandwidth_gbs", "that of the memory it shares with the CPU", "medium")
     if gpu.generation and not card.generation:
         draft.say(f"{at}.generation", "by the GPU's name", "medium")

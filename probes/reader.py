@@ -84,8 +84,11 @@ class LiveReader:
         return (usage.total, usage.free) if usage else None
 
     def recorded(self) -> dict[str, Any]:
-        """The fixture document of everything read so far, without what was not there."""
-        found = {kind: {key: value for key, value in read.items() if value} for kind, read in self.inputs.items()}
+        """The fixture document of everything read so far, without what was not there or nobody else needs to know."""
+        found = {
+            kind: {key: _shareable(key, value) for key, value in read.items() if value is not None and value != []}
+            for kind, read in self.inputs.items()
+        }
         return {"schema": FIXTURE_SCHEMA, "system": self.system, "machine": self.machine, **found}
 
     def _keep(self, kind: str, key: str, read: Callable[[], Any]) -> Any:
@@ -128,6 +131,18 @@ class ReplayReader:
 
     def disk(self, path: str) -> tuple[int, int] | None:
         return None
+
+
+def _shareable(key: str, value: Any) -> Any:
+    """`value` without serial numbers and without the mounts that probes do not need: they can name people."""
+    if key == "/proc/self/mountinfo":
+        kept = [line for line in value.splitlines() if " - cgroup" in line or line.split()[4:5] == ["/"]]
+        return "\n".join(kept) + "\n"
+    if key == "/dev":
+        return [name for name in value if name.startswith(("fastrpc", "accel", "dxg", "kfd", "nvidia"))]
+    if key == "/proc/cpuinfo":
+        return "\n".join(line for line in value.splitlines() if not line.startswith("Serial")) + "\n"
+    return value
 
 
 def _children(folder: str, paths: Iterable[str]) -> set[str]:
@@ -243,6 +258,17 @@ LIBRARIES: dict[str, Callable[[], Any]] = {
     "affinity": _affinity,
     "platform": _platform,
 }
+
+
+def ask_mapping(reader: Reader, library: str) -> dict[str, Any]:
+    """What a library says, if it says an object; else an empty one."""
+    said = reader.ask(library)
+    return said if isinstance(said, dict) else {}
+
+
+def count_in(value: object) -> int | None:
+    """`value` if it is a positive whole number that a size or a count can be; else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 2**60 else None
 
 
 def parse_json(text: str | None) -> Any:

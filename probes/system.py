@@ -15,7 +15,7 @@ from typing import Literal
 from knowledge.base import AdvisorError, advisor_home, printable, read_json
 from probes.draft import cut
 from probes.profile import Confidence, Disk, OperatingSystem, Toolchain
-from probes.reader import Reader
+from probes.reader import Reader, ask_mapping
 
 # Framework -> (its import package, its distribution).
 FRAMEWORKS = {
@@ -52,7 +52,7 @@ def read_system(reader: Reader) -> SystemFinding:
 def _linux(reader: Reader) -> SystemFinding:
     release = parse_os_release(reader.text("/etc/os-release") or "")
     version = reader.text("/proc/version") or ""
-    android = bool((reader.ask("platform") or {}).get("android")) or reader.text("/system/build.prop") is not None
+    android = bool(ask_mapping(reader, "platform").get("android")) or reader.text("/system/build.prop") is not None
     wsl = "microsoft" in version.lower()
     power = _linux_power(reader)
     system = OperatingSystem(
@@ -104,7 +104,7 @@ def _linux_device(reader: Reader) -> tuple[str, str]:
     if board:
         return cut(printable(board)), "/proc/device-tree/model"
     maker = (reader.text("/sys/class/dmi/id/sys_vendor") or "").strip()
-    product = (reader.text("/sys/class/dmi/id/product_name") or "").strip()
+    product = (reader.text("/sys/class/dmi/id/product_name") or "").replace("_", " ").strip()
     if product in _DMI_BLANKS:
         return "", ""
     named = product if maker in _DMI_BLANKS or product.startswith(maker) else f"{maker} {product}"
@@ -137,8 +137,8 @@ def _macos(reader: Reader) -> SystemFinding:
 
 
 def _windows(reader: Reader) -> SystemFinding:
-    said = reader.ask("platform") or {}
-    plugged = (reader.ask("psutil") or {}).get("plugged")
+    said = ask_mapping(reader, "platform")
+    plugged = ask_mapping(reader, "psutil").get("plugged")
     system = OperatingSystem(
         family="windows",
         name="Windows",

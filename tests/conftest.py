@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 from house_gguf import House
+from hypothesis import settings
 
 F32, F16 = 0, 1
+
+# Shared machines stall for longer than hypothesis allows one example by default.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)

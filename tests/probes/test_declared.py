@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from profile_leaves import without_source
 
 from knowledge.base import EXIT_BAD_INPUT, EXIT_NEEDS_INPUT, GIB, AdvisorError
 from probes.declared import declared_profile
@@ -17,25 +18,6 @@ NAMES = [
     "Core Ultra 7 155H", "Ryzen 7 7840U", "Apple M2", "RTX 4090", "Snapdragon 8 Gen 3", "Raspberry Pi 5", "GB10",
     "Core i7-13700H + RTX 4060 Laptop", "Hailo-8", "Core Ultra 7 165H", "MacBook Air M2", "iPhone 15 Pro",
 ]  # fmt: skip
-
-
-def without_source(profile: HardwareProfile) -> list[str]:
-    """Dotted paths of the values that no provenance entry covers."""
-    plain = profile.model_dump(mode="json")
-    skipped = {"schema_", "origin", "fingerprint", "notes", "provenance"}
-    paths = [path for key, value in plain.items() if key not in skipped for path in _leaves(key, value)]
-    covered = set(profile.provenance)
-    return [path for path in paths if not any(path == known or path.startswith(known + ".") for known in covered)]
-
-
-def _leaves(path: str, value: Any) -> list[str]:
-    if value in (None, "", "unknown", False, [], {}):
-        return []
-    if isinstance(value, dict):
-        return [leaf for key, inner in value.items() for leaf in _leaves(f"{path}.{key}", inner)]
-    if isinstance(value, list) and isinstance(value[0], dict):
-        return [leaf for index, inner in enumerate(value) for leaf in _leaves(f"{path}.{index}", inner)]
-    return [path]
 
 
 def outcome(said: dict[str, Any]) -> HardwareProfile | str:
