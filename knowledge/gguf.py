@@ -17,7 +17,7 @@ from pathlib import Path
 from knowledge.base import MIB, AdvisorError, format_bytes, printable
 from knowledge.ggml import ggml_types, type_names
 from knowledge.gguf_model import check_model, model_of_file, role_of
-from knowledge.header_reader import MAX_HEADER_BYTES, MAX_STRING_BYTES, HeaderReader, bad, foreign_format
+from knowledge.header_reader import MAX_HEADER_BYTES, HeaderReader, bad, foreign_format
 from knowledge.records import ModelSpec, Tensor
 
 Scalar = int | float | bool | str | tuple[int | float | bool, ...]
@@ -33,7 +33,7 @@ MAX_ALIGNMENT = 64 * 1024
 _CHUNK = MIB
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_LAYER = re.compile(r"blk\.(\d{1,9})\.")
+_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.(\d{1,9})\.")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 
 
@@ -181,9 +181,10 @@ def _read_metadata(reader: HeaderReader, count: int, metadata: dict[str, Scalar]
             raise bad(reader.path, f"has an empty or repeated metadata key {printable(key, 60)!r}")
         kind = reader.number("I")
         if kind == _STRING:
-            value = reader.text(MAX_STRING_BYTES)
-            metadata[key] = value
-            kept += len(value)
+            value = reader.text_or_skip()
+            if value is not None:
+                metadata[key] = value
+                kept += len(value)
         elif kind == _ARRAY:
             info, items = _array(reader, key)
             arrays[key] = info

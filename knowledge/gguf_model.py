@@ -79,7 +79,8 @@ def check_model(file: GgufFile) -> None:
     read.counts("feed_forward_length", 0, MAX_WIDTH, layers, required=False)
     heads = read.counts("attention.head_count", 0, MAX_HEADS, layers, required=False)
     kv_heads = read.counts("attention.head_count_kv", 0, MAX_HEADS, layers, required=False)
-    if (heads and not max(heads)) or (kv_heads and not max(kv_heads)):
+    recurrent = any(f"{architecture}.{key}" in file.metadata for key in ("ssm.inner_size", "wkv.head_size"))
+    if not recurrent and ((heads and not max(heads)) or (kv_heads and not max(kv_heads))):
         raise _bad(file, "has no attention heads in any layer")
     read.count("attention.key_length", 1, MAX_WIDTH, required=False)
     read.count("attention.value_length", 1, MAX_WIDTH, required=False)
@@ -89,15 +90,16 @@ def check_model(file: GgufFile) -> None:
         raise _bad(file, f"uses {used} experts of {experts}")
     for name in ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "rope.freq_base"):
         read.positive(name)
-    _check_layers(file, layers)
+    _check_layers(file, layers, read.count("nextn_predict_layers", 0, MAX_LAYERS, required=False))
     _check_tokens(file)
 
 
-def _check_layers(file: GgufFile, layers: int) -> None:
+def _check_layers(file: GgufFile, layers: int, speculative: int) -> None:
+    """Every layer has tensors; only the last ones, for speculation, may have been left out."""
     found = {tensor.layer for tensor in file.tensors if tensor.layer is not None}
     if found and max(found) >= layers:
         raise _bad(file, f"says that it has {layers} layers and holds tensors of layer {max(found)}")
-    if len(found) < layers:
+    if len(found) < layers - speculative:
         raise _bad(file, f"says that it has {layers} layers and holds tensors of {len(found)}")
 
 

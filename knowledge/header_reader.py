@@ -9,7 +9,8 @@ from typing import BinaryIO
 from knowledge.base import MIB, AdvisorError, format_bytes
 
 MAX_HEADER_BYTES = 256 * MIB
-MAX_STRING_BYTES = 4 * MIB
+MAX_STRING_BYTES = 64 * MIB
+MAX_KEPT_STRING_BYTES = MIB
 
 _CHUNK = MIB
 
@@ -86,6 +87,16 @@ class HeaderReader:
         length = self.number("Q")
         if length > limit:
             raise bad(self.path, f"claims a text of {length} bytes")
+        return self.take(length).decode("utf-8", "replace")
+
+    def text_or_skip(self) -> str | None:
+        """A text, or None for one that is too long to keep (some files carry a whole tokenizer.json)."""
+        length = self.number("Q")
+        if length > MAX_STRING_BYTES:
+            raise bad(self.path, f"claims a text of {length} bytes")
+        if length > MAX_KEPT_STRING_BYTES:
+            self.skip(length)
+            return None
         return self.take(length).decode("utf-8", "replace")
 
     def _refill(self, count: int) -> None:

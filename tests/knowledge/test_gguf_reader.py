@@ -101,6 +101,31 @@ def test_trailing_bytes_are_noted_and_not_refused(tmp_path: Path) -> None:
     assert any("follow the last tensor" in note for note in file.notes)
 
 
+def test_a_text_too_long_to_keep_is_walked_over(tmp_path: Path) -> None:
+    """Some files carry a whole tokenizer.json."""
+    house = House().set("t", string("tokenizer.huggingface.json", b"x" * (3 * 2**20)))
+    file = read_gguf(house.write(tmp_path / "long.gguf"))
+    assert "tokenizer.huggingface.json" not in file.metadata
+    assert file.metadata["llama.block_count"] == 2
+
+
+def test_recurrent_models_may_have_no_heads(tmp_path: Path) -> None:
+    house = House()
+    house.set("llama.attention.head_count", u32("llama.attention.head_count", 0))
+    house.set("llama.attention.head_count_kv", u32("llama.attention.head_count_kv", 0))
+    sizes = {"inner_size": 128, "conv_kernel": 4, "state_size": 16, "group_count": 1}
+    for name, value in sizes.items():
+        house.set(name, u32(f"llama.ssm.{name}", value))
+    (group,) = model_from_gguf(house.write(tmp_path / "mamba.gguf")).attention
+    assert (group.kind, group.layers, group.state_elements) == ("recurrent", 2, 3 * (128 + 32) + 16 * 128)
+
+
+def test_a_speculative_last_layer_may_be_left_out(tmp_path: Path) -> None:
+    house = House().set("llama.block_count", u32("llama.block_count", 3))
+    house.set("n", u32("llama.nextn_predict_layers", 1))
+    assert model_from_gguf(house.write(tmp_path / "mtp.gguf")).layers == 3
+
+
 FOREIGN = {
     "safetensors": struct.pack("<Q", 100) + b'{"__metadata__":{}}' + b" " * 100,
     "zip": b"PK\x03\x04" + b"\0" * 100,
