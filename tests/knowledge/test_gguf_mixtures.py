@@ -83,7 +83,30 @@ def test_every_architecture_has_the_tensor_bytes_of_the_quantizers_dry_run(row: 
     assert {name: size(spec, name) for name in measured} == measured
 
 
-def test_issue_8b_q4_k_m_is_4_9_gb() -> None:
+@pytest.mark.parametrize(
+    ("model", "precision", "gigabytes", "digits"),
+    [
+        ("granite-4.0-micro", "Q4_K_M", 2.1, 1), ("granite-4.0-h-tiny", "Q4_K_M", 4.2, 1),
+        ("granite-4.0-h-350m", "Q4_K_S", 0.217, 3), ("granite-4.0-h-small", "Q6_K", 26, 0),
+        ("Olmo-3-7B-Instruct", "Q4_K_M", 4.5, 1), ("Llama-3.1-8B-Instruct", "Q4_K_M", 4.9, 1),
+    ],
+)  # fmt: skip
+def test_files_of_a_public_registry_have_the_predicted_size(
+    model: str, precision: str, gigabytes: float, digits: int
+) -> None:
+    """ollama.com blob metadata and llama.cpp tools/quantize/README.md, as rounded there."""
+    found = weights(find_model(model), resolve_precision(precision, "llama.cpp")[0]).file_bytes / 1e9
+    assert found == pytest.approx(gigabytes, abs=0.5 * 10**-digits)
+
+
+def test_mlx_files_leave_room_for_the_vision_tower_only() -> None:
+    """The published 4-bit files of multimodal models hold a 16-bit vision tower of 0.9 GB besides the text model."""
+    for model, published in (("Qwen3.5-27B", 16_054_266_848), ("Qwen3.5-35B-A3B", 20_391_405_152)):
+        text = weights(find_model(model), resolve_precision("4bit-g64", "mlx")[0]).tensor_bytes
+        assert 0.7e9 < published - text < 1.1e9
+
+
+def test_8b_q4_k_m_is_4_9_gb() -> None:
     assert 4_888_000_000 <= size("meta-llama/Llama-3.1-8B-Instruct", "Q4_K_M") <= 4_962_000_000
 
 
