@@ -62,9 +62,12 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
     return engines
 
 
-def default_threads(profile: HardwareProfile) -> int:
-    """Worker threads: one core is left to the rest of the machine (contended cores make spinning threads crawl)."""
-    cores = profile.cpu.performance_cores or profile.cpu.physical_cores or profile.cpu.logical_cores or 2
+def default_threads(profile: HardwareProfile) -> int | None:
+    """Worker threads: one core is left to the rest of the machine (contended cores make spinning threads crawl).
+    None where the number of cores is not known."""
+    cores = profile.cpu.performance_cores or profile.cpu.physical_cores or profile.cpu.logical_cores
+    if cores is None:
+        return None
     if profile.cpu.usable_cores:
         cores = min(cores, int(profile.cpu.usable_cores))
     return max(1, cores - 1)

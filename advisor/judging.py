@@ -122,7 +122,12 @@ class Lost:
 
 
 def judge(
-    option: Option, request: Constraints, profile: HardwareProfile, rules: RuleSet, cost_model: CostModel, threads: int
+    option: Option,
+    request: Constraints,
+    profile: HardwareProfile,
+    rules: RuleSet,
+    cost_model: CostModel,
+    threads: int | None,
 ) -> Judged | Lost:
     """Walk the three candidate stages; the first rejection ends it."""
     static = Walk(rules, "static", option.facts)
@@ -179,7 +184,7 @@ def _source_bytes(spec: ModelSpec) -> int:
     return stored + spec.header_bytes if stored else 2 * spec.params
 
 
-def work_of(option: Option, size: Size, threads: int, filled: int) -> Work:
+def work_of(option: Option, size: Size, threads: int | None, filled: int) -> Work:
     """What one token costs with `filled` tokens in the context: the active share of the weights, and their cache."""
     spec, row = option.spec, option.backend
     share = spec.active_params / spec.params if spec.active_params else 1.0

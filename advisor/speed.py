@@ -32,7 +32,7 @@ class Work:
     active_weight_bytes: float
     kv_bytes: float
     engine: Engine
-    threads: int
+    threads: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Roofline:
         for i, share in enumerate(efficiency.decode):
             rate = work.engine.bandwidth_gbs * 1e9 * (share if not work.engine.measured else min(1.0, share + 0.25))
             arithmetic = 0.0
-            if work.engine.kind == "cpu":
+            if work.engine.kind == "cpu" and work.threads:
                 rate = min(rate, work.threads * _CPU_BYTES_PER_CORE[i])
                 arithmetic = 2 * active / (work.threads * core_rates(work.engine.instruction_sets)[0][i])
             times.append(traffic / rate + arithmetic + efficiency.token_overhead_ms / 1e3 * (1.6, 1.0, 0.6)[i])
@@ -85,6 +85,8 @@ class Roofline:
             return UNKNOWN
         active = work.spec.active_params or work.spec.params
         if work.engine.kind == "cpu":
+            if not work.threads:
+                return UNKNOWN
             rates = [work.threads * rate for rate in core_rates(work.engine.instruction_sets)[1]]
             basis = f"roofline prior: {work.threads} threads at the rate of their instruction set"
         elif work.engine.fp16_tflops:

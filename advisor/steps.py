@@ -43,7 +43,7 @@ def _recipes() -> dict[str, list[dict[str, Any]]]:
 
 
 def make_work(
-    best: Judged, alternatives: Sequence[Judged], request: Constraints, threads: int, cost_model: CostModel
+    best: Judged, alternatives: Sequence[Judged], request: Constraints, threads: int | None, cost_model: CostModel
 ) -> dict[str, Any]:
     """The `plan` part of the document. `alternatives` are the judged options of the same model, for the ladder."""
     option = best.option
@@ -69,7 +69,7 @@ def make_work(
             "quality_retention": quality_row(best.retention)["retention"]
             | {"basis": f"{best.retention.basis}: {best.retention.source}"},
         },
-        "threads": threads,
+        "threads": threads or 1,
         "steps": steps,
         "gates": gates,
         "ladder": ladder_for(best, alternatives) if executable else [],
@@ -77,7 +77,7 @@ def make_work(
     }
 
 
-def _timed(best: Judged, threads: int, cost_model: CostModel) -> dict[str, Any]:
+def _timed(best: Judged, threads: int | None, cost_model: CostModel) -> dict[str, Any]:
     """What the benchmark step will see: its own prompt and answer lengths, not the planned context."""
     work = work_of(best.option, best.size, threads, BENCH_PROMPT + BENCH_DECODE // 2)
     decode, prefill = cost_model.decode_tps(work), cost_model.prefill_tps(work)
@@ -99,7 +99,7 @@ def _reference_note(spec: ModelSpec) -> str:
     return f"16-bit GGUF dequantized from {spec.source_precision}: the highest precision at hand"
 
 
-def _words(best: Judged, threads: int) -> dict[str, Any]:
+def _words(best: Judged, threads: int | None) -> dict[str, Any]:
     """The placeholders of the recipes; lists are spliced into the command."""
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
@@ -111,7 +111,7 @@ def _words(best: Judged, threads: int) -> dict[str, Any]:
         "precision": precision.name,
         "artifact": ARTIFACT,
         "context": str(option.context),
-        "threads": str(threads),
+        "threads": str(threads or 1),
         "engine": option.engine.kind,
     }
     settings = precision.settings
@@ -178,7 +178,12 @@ def _command(template: Sequence[str], words: dict[str, Any]) -> list[str]:
 
 
 def _step(
-    recipe: dict[str, Any], best: Judged, words: dict[str, Any], executable: bool, request: Constraints, threads: int
+    recipe: dict[str, Any],
+    best: Judged,
+    words: dict[str, Any],
+    executable: bool,
+    request: Constraints,
+    threads: int | None,
 ) -> dict[str, Any]:
     local = bool(best.option.spec.path)
     template = recipe["local_command"] if local and "local_command" in recipe else recipe["command"]
@@ -269,7 +274,7 @@ def _source(spec: ModelSpec) -> dict[str, Any]:
     return {"kind": "hub", "hf_id": spec.hf_id}
 
 
-def _estimate(recipe: dict[str, Any], best: Judged, threads: int) -> dict[str, Any]:
+def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict[str, Any]:
     """Seconds, peak memory and disk of a step; seconds None where the speed is unknown."""
     option = best.option
     sizes, need, spec = best.size.weights, best.size.need, option.spec
