@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     try:
         answer = _answer(arguments)
+        _print(answer, as_json)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("ADVISOR_DEBUG") and not isinstance(error, AdvisorError):
             raise
@@ -50,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _reader_may_leave(sys.stderr):
             print(f"advisor: {failure.message}\n  hint: {failure.hint}", file=sys.stderr, flush=True)
         answer = Answer(failure.as_json(), lambda: None, failure.exit_code)
-    with _reader_may_leave(sys.stdout):
         _print(answer, as_json)
     return answer.exit_code
 
@@ -100,11 +100,12 @@ def _as_advisor_error(error: BaseException) -> AdvisorError:
 
 
 def _print(answer: Answer, as_json: bool) -> None:
-    if as_json:
-        print(to_json(answer.document), flush=True)
-    else:
-        answer.show()
-        sys.stdout.flush()
+    with _reader_may_leave(sys.stdout):
+        if as_json:
+            print(to_json(answer.document), flush=True)
+        else:
+            answer.show()
+            sys.stdout.flush()
 
 
 def _show_help() -> None:

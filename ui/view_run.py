@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -101,20 +100,19 @@ def _show_why(screen: Console, report: Document) -> None:
     why = report.get("why") or {}
     if why.get("reasons"):
         heading(screen, "Why this precision")
-        bullets(screen, map(safe, why["reasons"]))
+        bullets(screen, (safe(reason["text"]) for reason in why["reasons"]))
     if why.get("alternatives"):
         considered = (
             (
                 safe(row["precision"]),
-                quantity("quality_retention", row["predicted_retention"]),
-                gib(row["artifact_bytes"]),
+                quantity("quality_retention", row["quality_retention"]),
+                quantity("memory_ratio", row["memory_ratio"]),
+                safe(" and ".join(row["would_miss"])),
             )
             for row in why["alternatives"]
         )
-        screen.print("\n  Considered as well, as predicted:")
-        screen.print(
-            Padding(table(("precision", "quality", "size"), considered, right=("quality", "size")), (0, 0, 0, 2))
-        )
+        columns = ("considered as well", "quality", "of 16 bits", "would miss")
+        screen.print(table(columns, considered, right=("quality", "of 16 bits")))
     rungs = report.get("rungs") or []
     if len(rungs) > 1:
         heading(screen, "Rungs tried")

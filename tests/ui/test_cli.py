@@ -116,6 +116,20 @@ def test_the_unforeseen_shows_where_it_happened_when_asked(failing, monkeypatch:
         cli.main(["fail"])
 
 
+def test_a_view_that_fails_is_a_sentence_too(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def show() -> None:
+        raise KeyError("a field")
+
+    module = ModuleType("showing_verbs")
+    module.show = lambda arguments: Answer({}, show)  # type: ignore[attr-defined]
+    module.show_options = lambda parser: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "showing_verbs", module)
+    monkeypatch.setitem(cli.COMMANDS, "show", ("showing_verbs", "shows"))
+    result = call("show")
+    assert result.code == 7
+    assert "Traceback" not in result.err
+
+
 @pytest.mark.parametrize("exit_code", [2, 3, 4, 5, 6, 7])
 def test_an_error_s_exit_code_is_the_process_s(call, failing, exit_code: int) -> None:
     failing(AdvisorError("some-code", "What happened.", "what to do", exit_code))

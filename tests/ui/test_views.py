@@ -38,7 +38,20 @@ REPORT: dict[str, Any] = {
         {"metric": "artifact_bytes", "low": 99e6, "mid": 100e6, "high": 101e6, "measured": 100e6, "within": True},
         {"metric": "decode_tps", "low": None, "mid": None, "high": None, "measured": 48.0, "within": None},
     ],
-    "next": [{"text": "Serve it.", "command": "llama-server -m model.gguf"}],
+    "why": {
+        "reasons": [{"rule": "gate.both-pass", "text": "Expected to pass both."}],
+        "alternatives": [
+            {"precision": "Q6_K", "quality_retention": 0.981, "memory_ratio": 0.511, "basis": "measured",
+             "would_miss": ["memory"]},
+        ],
+    },
+    "rungs": [
+        {"rung": 0, "precision": "Q4_0", "quality_retention": 0.807, "memory_ratio": 0.339, "result": "failed",
+         "chosen": False},
+        {"rung": 1, "precision": "Q8_0+ffn_gate=Q5_0", "quality_retention": 0.994, "memory_ratio": 0.51,
+         "result": "failed", "chosen": True},
+    ],
+    "next": [{"text": "Serve it.", "command": "llama-server -m RUN_DIR/model.gguf"}],
 }  # fmt: skip
 
 
@@ -62,7 +75,15 @@ def test_a_report_leads_with_the_verdict_and_shows_gates_with_units(capsys: pyte
     assert re.search(r"decode_tps +not predicted +48 tok/s", out)
     assert "1 of 2 steps were done before" in out
     assert "/tmp/a-run/report.md" in out
-    assert "llama-server -m model.gguf" in out
+    assert "llama-server -m /tmp/a-run/model.gguf" in out
+
+
+def test_a_report_tells_what_was_considered_and_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    show_report(REPORT)
+    out = capsys.readouterr().out
+    assert "Expected to pass both." in out
+    assert re.search(r"Q6_K +98.1 % +51.1 % +memory", out)
+    assert re.search(r"Q4_0 +80.7 % +33.9 % +failed", out)
 
 
 def test_untrusted_words_are_shown_and_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
