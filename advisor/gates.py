@@ -49,7 +49,7 @@ def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
             "peak-memory",
             "peak_rss_bytes",
             "<=",
-            float(best.size.need.total_bytes),
+            float(best.size.need.peak_rss_bytes),
             "advisory",
             "resident memory within the plan",
             "plan",

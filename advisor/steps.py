@@ -64,7 +64,7 @@ def make_work(
         "reference_note": _reference_note(spec),
         "predictions": {
             "artifact_bytes": _exact(best.size.weights.file_bytes, 0.005, "sum over tensors, exact to the type"),
-            "peak_rss_bytes": _exact(best.size.need.total_bytes, 0.15, "sum of the memory parts"),
+            "peak_rss_bytes": _exact(best.size.need.peak_rss_bytes, 0.15, "sum of the memory parts"),
             **_timed(best, threads, cost_model),
             "quality_retention": quality_row(best.retention)["retention"]
             | {"basis": f"{best.retention.basis}: {best.retention.source}"},
