@@ -114,7 +114,7 @@ def _ask_system(reader: Reader) -> tuple[CpuText, str]:
 def parse_proc_cpuinfo(text: str) -> CpuText:
     """Linux /proc/cpuinfo of x86 and ARM. Physical cores by (physical id, core id); ARM cores are all physical."""
     blocks = [_fields(block) for block in re.split(r"\n\s*\n", text) if ":" in block]
-    cpus = [block for block in blocks if "processor" in block and block["processor"].isdigit()]
+    cpus = [block for block in blocks if "processor" in block and block["processor"].isdecimal()]
     if not cpus:
         return CpuText()
     first = cpus[0]
@@ -164,7 +164,7 @@ def parse_sysctl(text: str) -> CpuText:
         if (found := re.match(r"hw\.optional\.(?:arm\.)?(\w+): 1\b", line)) and (name := found[1])
     ]
     features = f"{values.get('machdep.cpu.features', '')} {values.get('machdep.cpu.leaf7_features', '')}".split()
-    levels = int(values.get("hw.nperflevels", "1")) if values.get("hw.nperflevels", "1").isdigit() else 1
+    levels = int(values.get("hw.nperflevels", "1")) if values.get("hw.nperflevels", "1").isdecimal() else 1
     return CpuText(
         vendor="apple" if model.startswith("Apple") else "intel" if "Intel" in model else "unknown",
         model=model,
@@ -176,7 +176,7 @@ def parse_sysctl(text: str) -> CpuText:
 
 
 def _int(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+    return int(text) if text and text.isdecimal() else None
 
 
 def parse_registry(text: str) -> CpuText:
@@ -212,7 +212,7 @@ def _with_topology(reader: Reader, known: CpuText) -> CpuText:
     if fast:
         performance = len({cores.get(cpu, cpu) for cpu in fast})
     else:
-        capacities = [int(text) for cpu in sorted(online) if (text := _capacity(reader, root, cpu)).isdigit()]
+        capacities = [int(text) for cpu in sorted(online) if (text := _capacity(reader, root, cpu)).isdecimal()]
         quick = sum(capacity >= _FAST_CAPACITY * max(capacities, default=0) for capacity in capacities)
         performance = quick if 0 < quick < len(capacities) else 0
     return replace(

@@ -179,19 +179,19 @@ def _sysfs_card(reader: Reader, display: _PciDisplay) -> Card:
 
 def _kfd_generation(reader: Reader, pci_id: str) -> str:
     root = "/sys/class/kfd/kfd/topology/nodes"
-    vendor, _, device = pci_id.partition(":")
-    if vendor != "1002":
+    if not re.fullmatch(r"1002:[0-9a-f]{4}", pci_id):
         return ""
+    device = int(pci_id[5:], 16)
     for node in reader.names(root):
         text = reader.text(f"{root}/{node}/properties") or ""
-        if re.search(rf"^device_id {int(device, 16)}$", text, re.MULTILINE):
+        if re.search(rf"^device_id {device}$", text, re.MULTILINE):
             return parse_kfd_target(text)
     return ""
 
 
 def _number(text: str | None) -> int | None:
     clean = (text or "").strip()
-    return int(clean) if clean.isdigit() and len(clean) < 19 else None
+    return int(clean) if clean.isdecimal() and len(clean) < 19 else None
 
 
 def _platform_cards(reader: Reader) -> list[Card]:

@@ -14,6 +14,7 @@ from probes.reader import Reader, ask_mapping, count_in
 
 # At or above this a v1 limit means "none": the kernel rounds 2^63 down to pages.
 _NO_LIMIT_BYTES = 2**60
+_MOST_CPUS = 8192
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _memory_of(reader: Reader, folder: str, *, v2: bool) -> tuple[int | None, in
 
 def _bytes(text: str | None) -> int | None:
     clean = (text or "").strip()
-    return int(clean) if clean.isdigit() and len(clean) < 21 else None
+    return int(clean) if clean.isdecimal() and len(clean) < 21 else None
 
 
 def _cpus_of(reader: Reader, folder: str, *, v2: bool) -> float | None:
