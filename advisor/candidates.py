@@ -52,7 +52,6 @@ def plan_facts(request: Constraints, profile: HardwareProfile) -> dict[str, Any]
         "npu_vendor": npu.vendor if npu else None,
         "npu_generation": (npu.generation or None) if npu else None,
         "npu_state": npu.state if npu else None,
-        "gpu_present": bool(profile.gpus),
         "gpu_vendor": profile.gpus[0].vendor if profile.gpus else None,
         "main_memory_known": profile.main_memory is not None,
         "memory_known": profile.main_memory is not None or bool(profile.memory),
