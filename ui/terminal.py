@@ -7,7 +7,10 @@ characters and takes rich's markup literally. Colours follow NO_COLOR; without a
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -75,7 +78,17 @@ def strip_markup(text: str) -> str:
 
 def command(screen: Console, words: str) -> None:
     """A command to copy: never wrapped, never shortened."""
-    screen.print(f"  [bold]{escape(printable(words, 4000))}[/bold]", soft_wrap=True)
+    screen.print(f"  [bold]{escape(printable(runnable(words), 4000))}[/bold]", soft_wrap=True)
+
+
+def runnable(words: str) -> str:
+    """`words` with `advisor` or `python` as a path where the shell would find none, or another one."""
+    name, _, rest = words.partition(" ")
+    ours = Path(sys.executable).with_name(name)
+    if name not in ("advisor", "python") or not ours.exists() or shutil.which(name) == str(ours):
+        return words
+    here = Path.cwd()
+    return f"{ours.relative_to(here) if ours.is_relative_to(here) else ours} {rest}"
 
 
 def figure(value: float | None) -> str:

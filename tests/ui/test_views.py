@@ -1,6 +1,7 @@
 """What a person reads: the answer first, units everywhere, 80 columns, nothing untrusted that acts."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +199,19 @@ def test_an_interval_says_unknown_rather_than_zero() -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(8.31, "8.3 s"), (42, "42 s"), (125, "2 min 5 s"), (3780, "1 h 3 min")])
 def test_durations_are_for_people(seconds: float, words: str) -> None:
     assert terminal.duration(seconds) == words
+
+
+def test_commands_to_copy_run_in_the_shell_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = tmp_path / ".venv" / "bin"
+    ours.mkdir(parents=True)
+    for name in ("python", "advisor"):
+        (ours / name).touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(ours / "python"))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.chdir(tmp_path)
+    assert terminal.runnable("advisor check x") == ".venv/bin/advisor check x"
+    assert terminal.runnable("llama-server -m x") == "llama-server -m x"
+    monkeypatch.chdir("/")
+    assert terminal.runnable("advisor check x") == f"{ours}/advisor check x"
+    monkeypatch.setenv("PATH", str(ours))
+    assert terminal.runnable("advisor check x") == "advisor check x"
