@@ -7,6 +7,7 @@ characters and takes rich's markup literally. Colours follow NO_COLOR; without a
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -89,6 +90,13 @@ def runnable(words: str) -> str:
         return words
     here = Path.cwd()
     return f"{ours.relative_to(here) if ours.is_relative_to(here) else ours} {rest}"
+
+
+def shell_path(path: str | Path) -> str:
+    """`path` as a word of a shell command, with `~` for the home folder."""
+    quoted = shlex.quote(str(path))
+    home = Path.home()
+    return f"~/{Path(path).relative_to(home)}" if quoted == str(path) and Path(path).is_relative_to(home) else quoted
 
 
 def figure(value: float | None) -> str:

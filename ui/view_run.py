@@ -5,7 +5,6 @@ Renders the documents of DESIGN section 6 (report, checklist) and the history's 
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ui.terminal import bullets, command, console, duration, figure, gib, heading, pairs, safe, share, table
+from knowledge.base import printable
+from ui.terminal import (
+    bullets,
+    command,
+    console,
+    duration,
+    figure,
+    gib,
+    heading,
+    pairs,
+    safe,
+    share,
+    shell_path,
+    table,
+)  # fmt: skip
 
 Document = dict[str, Any]
 
@@ -78,7 +91,7 @@ def show_report(report: Document) -> None:
         for item in report["next"]:
             bullets(screen, [safe(item["text"])])
             if item.get("command"):
-                command(screen, item["command"].replace("RUN_DIR", shlex.quote(report["run_dir"])))
+                command(screen, item["command"].replace("RUN_DIR", shell_path(report["run_dir"])))
 
 
 def _took(steps: list[Document]) -> str:
@@ -173,7 +186,7 @@ def _show_places(screen: Console, report: Document) -> None:
     places = [("artifact", root / report["artifact"]["path"])] if report.get("artifact") else []
     heading(screen, "Where it lies")
     for label, path in [*places, ("report", root / "report.md"), ("checklist", root / "checklist.md")]:
-        line = Text(f"  {label:<10} ", style="dim").append(safe(path, 4000), style="not dim")
+        line = Text(f"  {label:<10} ", style="dim").append(printable(shell_path(path), 4000), style="not dim")
         screen.print(line, soft_wrap=True)
 
 

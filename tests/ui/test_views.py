@@ -211,7 +211,16 @@ def test_commands_to_copy_run_in_the_shell_at_hand(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert terminal.runnable("advisor check x") == ".venv/bin/advisor check x"
     assert terminal.runnable("llama-server -m x") == "llama-server -m x"
-    monkeypatch.chdir("/")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
     assert terminal.runnable("advisor check x") == f"{ours}/advisor check x"
     monkeypatch.setenv("PATH", str(ours))
     assert terminal.runnable("advisor check x") == "advisor check x"
+
+
+def test_paths_in_the_home_folder_are_short_and_still_work_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere/ada")
+    assert terminal.shell_path("/somewhere/ada/runs/one") == "~/runs/one"
+    assert terminal.shell_path("/somewhere/ada/my runs/one") == "'/somewhere/ada/my runs/one'"
+    assert terminal.shell_path("/data/one") == "/data/one"
