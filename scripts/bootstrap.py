@@ -93,10 +93,15 @@ def read_stamp():
 
 
 def prepare_llamacpp(environment):
-    """Set the lean build's arguments, say how long it may take, and find the compiler first. Returns pip's options."""
+    """Set the lean build's arguments; where it has to be built, find the compiler and say how long it may take.
+
+    Returns pip's options.
+    """
     lean = f"-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE={LEAN.as_posix()}"
     own = environment.get("CMAKE_ARGS", "")
     environment["CMAKE_ARGS"] = f"{own} {lean}".strip()
+    if succeeds([PYTHON, "-c", "import llama_cpp"]):
+        return []
     if not own and built_before():
         say("llama.cpp was built on this machine before: pip's cache has it, this takes seconds")
         return []
