@@ -299,16 +299,12 @@ def _next(outcome: Outcome) -> list[dict[str, str]]:
         steps.append(
             {"text": f"Try the next precision of the ladder, {following}.", "command": "advisor run RUN_DIR --escalate"}
         )
-    name = next((file["path"] for file in outcome.artifact if file["path"].endswith(".gguf")), None)
-    if outcome.status == "passed" and name is not None:
-        steps.append(
-            {
-                "text": "Serve the model (OpenAI-compatible).",
-                "command": f"python -m llama_cpp.server --model RUN_DIR/{name}",
-            }
-        )
     steps.append({"text": "Check the deployment checklist.", "command": "advisor check RUN_DIR"})
     steps.append({"text": "See what this machine has measured so far.", "command": "advisor history"})
+    name = next((file["path"] for file in outcome.artifact if file["path"].endswith(".gguf")), None)
+    if outcome.status == "passed" and name is not None:
+        words = "Serve the model (OpenAI-compatible) where llama.cpp's own programs are installed."
+        steps.append({"text": words, "command": f"llama-server --model RUN_DIR/{name}"})
     return steps
 
 
