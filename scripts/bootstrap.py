@@ -21,7 +21,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
 STAMP = VENV / "installed.json"
-LEAN = ROOT / "scripts" / "llama-lean.cmake"
+TOOLCHAINS = ROOT / "executors" / "toolchains"  # how llama.cpp is built stands there, in toolchains.toml
 # The versions of requires-python in pyproject.toml, the most tried first.
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
 # 320 to 340 CPU-seconds for llama-cpp-python 0.3.36, against 890 for a plain build: no mtmd, no common library.
@@ -78,9 +78,10 @@ def succeeds(command):
 
 
 def fingerprint():
-    """A hash of what an installation depends on: the project file, the build's include file, the place, the Python."""
+    """A hash of what an installation depends on: the project file, how llama.cpp is built, the place, the Python."""
     version = subprocess.run([str(PYTHON), "--version"], stdout=subprocess.PIPE, text=True).stdout
-    parts = [(ROOT / "pyproject.toml").read_bytes(), LEAN.read_bytes(), str(ROOT).encode(), version.encode()]
+    files = (ROOT / "pyproject.toml", TOOLCHAINS / "toolchains.toml", TOOLCHAINS / "llama-lean.cmake")
+    parts = [*(path.read_bytes() for path in files), str(ROOT).encode(), version.encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -97,7 +98,10 @@ def prepare_llamacpp(environment):
 
     Returns pip's options.
     """
-    lean = f"-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE={LEAN.as_posix()}"
+    import tomllib  # here because only a supported Python has it
+
+    recipe = tomllib.loads((TOOLCHAINS / "toolchains.toml").read_text(encoding="utf-8"))["llama_cpp"]
+    lean = recipe["cmake_args"].format(folder=TOOLCHAINS.as_posix())
     own = environment.get("CMAKE_ARGS", "")
     environment["CMAKE_ARGS"] = f"{own} {lean}".strip()
     if succeeds([PYTHON, "-c", "import llama_cpp"]):
