@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from executors import history
 from executors.process import MODULES, interpreter_for
+from executors.toolchain import compiler, list_toolchains
 from knowledge.base import AdvisorError, advisor_home, format_bytes
 from knowledge.matrix import load_frameworks
 from knowledge.models import embedded_path
@@ -35,7 +36,8 @@ def check_installation() -> list[Check]:
     """All checks, in the order in which they matter. Takes a few seconds: each framework's library is loaded once, in a
     process of its own."""
     found = [_python(), *_shadowed(), *_dependencies(), _rules(), _home(), _history()]
-    return [*found, *(_framework(row.name) for row in load_frameworks() if row.executor), _embedded(), _compiler()]
+    found += [_framework(row.name) for row in load_frameworks() if row.executor]
+    return [*found, *_toolchains(), _embedded(), _compiler()]
 
 
 def _check(name: str, status: Literal["ok", "warn", "fail"], text: str, hint: str = "") -> Check:
@@ -117,7 +119,7 @@ def _framework(name: str) -> Check:
         return _check(name, "warn", error.message, error.hint)
     program = f"import {MODULES[name]} as m; print(getattr(m, '__version__', ''))"
     command = [str(python), "-I", "-c", program]
-    hint = "build it on this machine: remove it with pip, then run make quickstart"
+    hint = f"make an environment of its own for it: advisor toolchain install {name}"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_SECONDS, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -128,6 +130,14 @@ def _framework(name: str) -> Check:
     return _check(name, "ok", f"version {done.stdout.strip() or 'unknown'}, loads")
 
 
+def _toolchains() -> Iterator[Check]:
+    """The isolated environments that are there; whether one loads is told by its framework's own check."""
+    for found in list_toolchains():
+        if found["status"] != "missing":
+            status: Literal["ok", "warn"] = "ok" if found["status"] == "ok" else "warn"
+            yield _check(f"toolchain-{found['framework']}", status, found["text"], found["hint"])
+
+
 def _embedded() -> Check:
     path = embedded_path()
     if path is None:
@@ -136,8 +146,7 @@ def _embedded() -> Check:
 
 
 def _compiler() -> Check:
-    names = filter(None, [os.environ.get("CXX"), "c++", "g++", "clang++", "cl"])
-    found = next(filter(shutil.which, names), None)
+    found = compiler()
     if found is None:
         hint = "only needed to install llama.cpp: Debian and Ubuntu: apt install g++; macOS: xcode-select --install"
         return _check("compiler", "warn", "no C++ compiler", hint)

@@ -39,7 +39,6 @@ from knowledge.base import (
 
 WORKER = Path(__file__).resolve().parent / "worker"
 MODULES = {"llama.cpp": "llama_cpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx_lm"}
-EXTRAS = {"llama.cpp": "llamacpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx"}
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 2.0  # from the worker's last word to its end
@@ -68,9 +67,10 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
     `toolchains` is the folder of isolated environments, ADVISOR_HOME/toolchains by default; `toolchain.json` in one
     names its interpreter in `python`. Nothing is imported. Raises AdvisorError `toolchain-missing` (exit 6).
     """
-    hint = f'pip install "edge-advisor[{EXTRAS.get(framework, framework)}]"'
+    hint = _install_hint(framework)
     if framework not in MODULES:
-        raise AdvisorError("toolchain-missing", f"There is no framework {framework!r}.", hint, EXIT_TOOLCHAIN_MISSING)
+        names = f"the frameworks are {', '.join(MODULES)}"
+        raise AdvisorError("toolchain-missing", f"There is no framework {framework!r}.", names, EXIT_TOOLCHAIN_MISSING)
     record = (toolchains or advisor_home() / "toolchains") / framework / "toolchain.json"
     if record.is_file():
         document = read_json(record, "toolchain record", limit_bytes=MIB)
@@ -82,6 +82,10 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
     if find_spec(MODULES[framework]) is not None:
         return Path(sys.executable)
     raise AdvisorError("toolchain-missing", f"{framework} is not installed here.", hint, EXIT_TOOLCHAIN_MISSING)
+
+
+def _install_hint(framework: str) -> str:
+    return f"advisor toolchain install {framework}"
 
 
 def run_worker(
@@ -268,8 +272,7 @@ def _worker_error(event: Event, framework: str) -> AdvisorError:
     code = code if isinstance(code, str) and _CODE.fullmatch(code) else "worker-error"
     message = str(event.get("message") or "The worker failed without a reason.")
     if code == "toolchain-missing":
-        hint = f'pip install "edge-advisor[{EXTRAS.get(framework, framework)}]"'
-        return AdvisorError(code, message, hint, EXIT_TOOLCHAIN_MISSING)
+        return AdvisorError(code, message, _install_hint(framework), EXIT_TOOLCHAIN_MISSING)
     return AdvisorError(code, message, "the step's log has the details", EXIT_STEP_FAILED)
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "check": ("ui.verbs_run", "verify the checklist items of a run that a machine can check"),
     "history": ("ui.verbs_run", "what runs measured on this machine, next to what was predicted"),
     "knowledge": ("ui.verbs_info", "what advisor knows, and where from"),
+    "toolchain": ("ui.verbs_toolchain", "the frameworks' isolated environments: list, install, check"),
     "doctor": ("ui.verbs_info", "diagnosis of this installation"),
 }
 

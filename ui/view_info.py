@@ -11,6 +11,7 @@ from ui.terminal import bullets, command, console, figure, gib, heading, pairs, 
 
 Document = dict[str, Any]
 
+TOOLCHAIN_MARKS = {"ok": "[green]ok[/green]", "broken": "[red]broken[/red]", "missing": "[dim]missing[/dim]"}
 CHECK_MARKS = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 
 
@@ -83,6 +84,19 @@ def show_checks(checks: list[Document]) -> None:
     if hints:
         heading(screen, "What to do")
         bullets(screen, hints)
+
+
+def show_toolchains(toolchains: Sequence[Document]) -> None:
+    screen = console()
+    rows = (
+        (TOOLCHAIN_MARKS[found["status"]], safe(found["framework"]), safe(found["text"]), gib(found["disk_bytes"]))
+        for found in toolchains
+    )
+    screen.print(table(("", "toolchain", "found", "on disk"), rows, right=("on disk",)))
+    hints = [found for found in toolchains if found["hint"]]
+    if hints:
+        heading(screen, "What to do")
+        bullets(screen, (f"{safe(found['framework'])}: {safe(found['hint'])}" for found in hints))
 
 
 def show_rows(columns: Mapping[str, str], rows: Sequence[Document]) -> None:

@@ -188,7 +188,7 @@ def test_an_unusable_code_becomes_worker_error(fake: Path, code: Any) -> None:
 def test_a_framework_that_does_not_import_is_a_missing_toolchain(fake: Path) -> None:
     error = refusal(fake, {"op": "error", "event": {"code": "toolchain-missing", "message": "m"}})
     assert error.exit_code == EXIT_TOOLCHAIN_MISSING
-    assert "edge-advisor[llamacpp]" in error.hint
+    assert error.hint == "advisor toolchain install llama.cpp"
 
 
 def test_a_crash_after_the_answer_does_not_take_it_back(fake: Path) -> None:
@@ -295,11 +295,11 @@ def test_a_toolchain_record_without_its_interpreter_is_said(advisor_home: Path, 
     assert caught.value.exit_code == EXIT_TOOLCHAIN_MISSING
 
 
-def test_a_missing_framework_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_framework_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executors.process.find_spec", lambda name: None)
     with pytest.raises(AdvisorError) as caught:
         interpreter_for("llama.cpp")
-    assert caught.value.hint == 'pip install "edge-advisor[llamacpp]"'
+    assert caught.value.hint == "advisor toolchain install llama.cpp"
     assert caught.value.exit_code == EXIT_TOOLCHAIN_MISSING
 
 

@@ -1,0 +1,105 @@
+"""What each isolated environment holds: `toolchains/toolchains.toml` and the lock files beside it, read and checked."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from knowledge.base import AdvisorError
+
+LOCKS = Path(__file__).resolve().parent / "toolchains"
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)(?:;\s*sys_platform (==|!=) '(\w+)')?")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A row of toolchains.toml with its lock file: `pins` are those for this system, by normalized name.
+
+    `pythons` are the versions (`3.11`) that the pins were resolved for; `build` the environment variables of what is
+    compiled; `disk_bytes` what stays on disk, `temporary_bytes` what is needed beside it meanwhile; `seconds` from
+    nothing to whole on two cores.
+    """
+
+    framework: str
+    version: str
+    pins: Mapping[str, str]
+    lock: Path
+    imports: tuple[str, ...]
+    pythons: tuple[str, ...]
+    download_bytes: int
+    disk_bytes: int
+    temporary_bytes: int
+    seconds: int
+    compiles: bool
+    build: Mapping[str, str]
+    source: str
+
+
+@cache
+def recipes(locks: Path = LOCKS) -> dict[str, Recipe]:
+    """Every environment that can be made, by framework, as the folder `locks` describes them."""
+    rows = tomllib.loads((locks / "toolchains.toml").read_text(encoding="utf-8")).values()
+    return {row["framework"]: _recipe(row, locks) for row in rows}
+
+
+def _recipe(row: Mapping[str, Any], locks: Path) -> Recipe:
+    lock = locks / f"{row['framework']}.lock.txt"
+    pins = read_pins(lock.read_text(encoding="utf-8"))
+    arguments = row.get("cmake_args", "").format(folder=locks.as_posix())
+    return Recipe(
+        framework=row["framework"],
+        version=pins[row["distribution"]],
+        pins=pins,
+        lock=lock,
+        imports=tuple(row["imports"]),
+        pythons=tuple(row["pythons"]),
+        download_bytes=row["download_bytes"],
+        disk_bytes=row["disk_bytes"],
+        temporary_bytes=row["temporary_bytes"],
+        seconds=row["seconds"],
+        compiles=row.get("compiles", False),
+        build={"CMAKE_ARGS": arguments} if arguments else {},
+        source=row["source"],
+    )
+
+
+def read_pins(text: str, system: str = sys.platform) -> dict[str, str]:
+    """The lines `name==version` of a lock file that hold on `system`; ValueError for any other line."""
+    pins = {}
+    for line in filter(None, (line.partition("#")[0].strip() for line in text.splitlines())):
+        found = _PIN.fullmatch(line)
+        if found is None:
+            raise ValueError(f"not a pin: {line}")
+        name, version, comparison, named = found.groups()
+        if comparison is None or (named == system) is (comparison == "=="):
+            pins[_normal(name)] = version
+    return pins
+
+
+def find_recipe(framework: str, locks: Path = LOCKS) -> Recipe:
+    """The recipe of `framework`; AdvisorError `unknown-name` where there is none."""
+    known = recipes(locks)
+    if framework not in known:
+        hint = f"write one of {', '.join(known)}"
+        raise AdvisorError("unknown-name", f"There is no toolchain {framework!r}.", hint)
+    return known[framework]
+
+
+def package_of(file: str) -> tuple[str, str]:
+    """Name and version that a wheel's or source archive's file name tells; empty for any other file."""
+    if file.endswith(".whl"):
+        name, version, *_ = [*file.split("-"), ""]
+    else:
+        stem, archive, _ = file.partition(".tar.gz")
+        name, _, version = stem.rpartition("-") if archive else ("", "", "")
+    return _normal(name), version
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
