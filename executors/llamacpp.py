@@ -5,13 +5,12 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from advisor.plan import BenchmarkSettings, ConvertSettings, QuantizeSettings, ValidateSettings
-from executors import validation
+from advisor.plan import ConvertSettings, QuantizeSettings, ValidateSettings
+from executors import tiers
 from executors.executor import Task
 from executors.folder import link_or_copy
 from executors.integrity import integrity
 from executors.process import interpreter_for, run_worker
-from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 from knowledge.gguf import read_gguf
 
 FRAMEWORK = "llama.cpp"
@@ -37,8 +36,8 @@ class LlamaCpp:
         if isinstance(settings, QuantizeSettings):
             return _quantize(task, settings.type, settings)
         if isinstance(settings, ValidateSettings):
-            return _validate(task, settings)
-        return _benchmark(task, settings)
+            return tiers.validate(task, settings, FRAMEWORK, _integrity)
+        return tiers.benchmark(task, settings, FRAMEWORK)
 
 
 def _convert(task: Task, settings: ConvertSettings) -> dict[str, Any]:
@@ -76,65 +75,12 @@ def _quantize(task: Task, kind: str, made: QuantizeSettings | None) -> dict[str,
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
 
-def _validate(task: Task, settings: ValidateSettings) -> dict[str, Any]:
-    paths, watch, made = task.paths, task.watch, task.made
-    if settings.tier == "integrity":
-        return integrity(
-            paths["artifact"],
-            reference=paths.get("reference"),
-            planned=(made.type, [(rule.pattern, rule.type) for rule in made.tensor_types]) if made else None,
-            expected_bytes=settings.expected_bytes,
-            watch=watch,
-        )
-    if settings.tier == "smoke":
-        return validation.smoke(
-            paths["artifact"],
-            context=settings.context,
-            memory_budget_bytes=settings.memory_budget_bytes,
-            threads=task.threads,
-            watch=watch,
-        )
-    if settings.tier == "reference":
-        scored = validation.reference(
-            paths["reference"],
-            paths["output"],
-            context=settings.context,
-            blocks=settings.blocks,
-            block_tokens=settings.block_tokens,
-            threads=task.threads,
-            watch=watch,
-        )
-        if scored["status"] != "pass":
-            raise AdvisorError(
-                "bad-reference",
-                f"The reference cannot be scored: {scored['reason']}",
-                "start from another file of this model",
-                EXIT_STEP_FAILED,
-            )
-        return scored
-    if settings.tier == "distribution":
-        return validation.distribution(
-            paths["artifact"], paths["store"], context=settings.context, threads=task.threads, watch=watch
-        )
-    raise AdvisorError("bad-plan", f"llama.cpp has no tier {settings.tier}.", "make the plan anew with: advisor plan")
-
-
-def _benchmark(task: Task, settings: BenchmarkSettings) -> dict[str, Any]:
-    """Reference and artifact in turn, so that a busy machine disturbs both; a first pair warms the page cache."""
-    samples: dict[str, dict[str, list[float]]] = {"reference": {}, "artifact": {}}
-    for pair in range(settings.pairs + 1):
-        for side, series in samples.items():
-            done = validation.benchmark(
-                task.paths[side],
-                context=settings.context,
-                prompt_tokens=settings.prompt_tokens,
-                decode_tokens=settings.decode_tokens,
-                threads=task.threads,
-                watch=task.watch,
-            )
-            if pair:
-                for metric, value in done.items():
-                    series.setdefault(metric, []).append(value)
-        task.watch.on_event({"type": "progress", "done": pair, "total": settings.pairs, "text": "timing in pairs"})
-    peaks = samples["reference"]["peak_rss_bytes"] + samples["artifact"]["peak_rss_bytes"]
-    return {**samples, "peak_rss_bytes": max(peaks)}
+def _integrity(task: Task, settings: ValidateSettings) -> dict[str, Any]:
+    made = task.made
+    return integrity(
+        task.paths["artifact"],
+        reference=task.paths.get("reference"),
+        planned=(made.type, [(rule.pattern, rule.type) for rule in made.tensor_types]) if made else None,
+        expected_bytes=settings.expected_bytes,
+        watch=task.watch,
+    )

@@ -109,7 +109,14 @@ def spread(samples: Sequence[float]) -> dict[str, float | int]:
 
 
 def smoke(
-    artifact: Path, *, context: int, memory_budget_bytes: int = 0, threads: int, watch: Watch, **options: Any
+    artifact: Path,
+    *,
+    framework: str = FRAMEWORK,
+    context: int,
+    memory_budget_bytes: int = 0,
+    threads: int,
+    watch: Watch,
+    **options: Any,
 ) -> dict[str, Any]:
     """Tier 2: loads within the budget (+10 %), answers fixed prompts greedily with finite logits, does not repeat.
 
@@ -121,9 +128,9 @@ def smoke(
         "max_tokens": ANSWER_TOKENS, **options,
     }  # fmt: skip
     try:
-        done = ask(request, watch, memory_budget_bytes)
+        done = ask(request, watch, memory_budget_bytes, framework=framework)
     except AdvisorError as error:
-        return _verdict(error)
+        return verdict(error)
     result = {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
     for answer in result["answers"]:
         if answer["longest_repetition"] > LONGEST_REPETITION:
@@ -137,6 +144,7 @@ def reference(
     model: Path,
     store: Path,
     *,
+    framework: str = FRAMEWORK,
     context: int,
     blocks: int,
     block_tokens: int,
@@ -154,9 +162,9 @@ def reference(
         "text": str(TEXT), "store": str(store), "blocks": blocks, "block_tokens": block_tokens, **options,
     }  # fmt: skip
     try:
-        done = ask(request, watch)
+        done = ask(request, watch, framework=framework)
     except AdvisorError as error:
-        return _verdict(error)
+        return verdict(error)
     index = done.result
     return {
         "status": "pass",
@@ -170,7 +178,15 @@ def reference(
 
 
 def distribution(
-    artifact: Path, store: Path, *, context: int, threads: int, watch: Watch, seed: int = 0, **options: Any
+    artifact: Path,
+    store: Path,
+    *,
+    framework: str = FRAMEWORK,
+    context: int,
+    threads: int,
+    watch: Watch,
+    seed: int = 0,
+    **options: Any,
 ) -> dict[str, Any]:
     """Tier 3: the artifact against a stored reference on the same token ids, in the same windows.
 
@@ -182,16 +198,25 @@ def distribution(
         "text": str(TEXT), "store": str(store), **options,
     }  # fmt: skip
     try:
-        done = ask(request, watch)
+        done = ask(request, watch, framework=framework)
     except AdvisorError as error:
-        return _verdict(error)
+        return verdict(error)
     found = done.result
     figures = summarize(found["blocks"], kl_p99=found["kl_p99"], kl_p999=found["kl_p999"], seed=seed)
-    return {"status": "pass", **figures, "seconds": done.seconds, "peak_rss_bytes": done.peak_rss_bytes}
+    identity = {key: found[key] for key in ("text_sha256", "tokens_sha256") if found.get(key)}
+    return {"status": "pass", **figures, **identity, "seconds": done.seconds, "peak_rss_bytes": done.peak_rss_bytes}
 
 
 def benchmark(
-    model: Path, *, context: int, prompt_tokens: int, decode_tokens: int, threads: int, watch: Watch, **options: Any
+    model: Path,
+    *,
+    framework: str = FRAMEWORK,
+    context: int,
+    prompt_tokens: int,
+    decode_tokens: int,
+    threads: int,
+    watch: Watch,
+    **options: Any,
 ) -> dict[str, float]:
     """One sample in a fresh process, after a warm-up: `load_seconds`, `prefill_tps`, `ttft_ms`, `decode_tps`,
     `peak_rss_bytes`."""
@@ -199,20 +224,22 @@ def benchmark(
         "op": "bench", "model": str(model), "n_ctx": context, "threads": threads, "text": str(TEXT),
         "prompt_tokens": prompt_tokens, "decode_tokens": decode_tokens, **options,
     }  # fmt: skip
-    done = ask(request, watch)
+    done = ask(request, watch, framework=framework)
     timed = {key: done.result[key] for key in ("load_seconds", "prefill_tps", "ttft_ms", "decode_tps")}
     return {**timed, "peak_rss_bytes": done.peak_rss_bytes}
 
 
-def ask(request: dict[str, Any], watch: Watch, memory_budget_bytes: int = 0) -> WorkerResult:
-    """The worker's answer, within the watch's limits and, where there is one, the memory budget."""
+def ask(
+    request: dict[str, Any], watch: Watch, memory_budget_bytes: int = 0, *, framework: str = FRAMEWORK
+) -> WorkerResult:
+    """The answer of the framework's worker, within the watch's limits and, where there is one, the memory budget."""
     limit = watch.rss_limit_bytes
     if memory_budget_bytes:
         budget = round(MEMORY_MARGIN * memory_budget_bytes)
         limit = min(limit, budget) if limit is not None else budget
     return run_worker(
-        interpreter_for(FRAMEWORK),
-        FRAMEWORK,
+        interpreter_for(framework),
+        framework,
         request,
         log_path=watch.log_path,
         on_event=watch.on_event,
@@ -225,7 +252,7 @@ def ask(request: dict[str, Any], watch: Watch, memory_budget_bytes: int = 0) -> 
     )
 
 
-def _verdict(error: AdvisorError) -> dict[str, Any]:
+def verdict(error: AdvisorError) -> dict[str, Any]:
     """A failed tier if the worker found the model itself wrong; otherwise the error goes on."""
     if error.code not in VERDICTS:
         raise error

@@ -17,6 +17,7 @@ import llama_cpp as llama
 import numpy as np
 
 from . import scales, scoring, template
+from .llama_choices import choose
 from .llama_session import (
     SCORE_BATCH,
     Session,
@@ -267,6 +268,7 @@ OPERATIONS: dict[str, Operation] = {
     "quantize": quantize,
     "smoke": smoke,
     "score": score,
+    "choices": choose,
     "bench": bench,
     "render_template": render_template,
     "scan_scales": scales.scan,

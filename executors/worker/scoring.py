@@ -122,7 +122,8 @@ def compare(pieces: Pieces, store: Path, index: Mapping[str, Any]) -> dict[str, 
     """Compare an artifact's `pieces` with the reference in `store`.
 
     Returns `blocks`: per block of `block_tokens` rows `[tokens, KL, same top-1, nll reference, nll artifact]`, sums;
-    and `kl_p99`, `kl_p999`, `kl_max` over tokens. Raises WorkerError `non-finite-logits` and `bad-reference`.
+    `kl_p99`, `kl_p999`, `kl_max` over tokens; and `text_sha256`, `tokens_sha256`, which say what was scored. Raises
+    WorkerError `non-finite-logits` and `bad-reference`.
     """
     rows, vocabulary = int(index["rows"]), int(index["vocabulary"])
     nll_reference = np.frombuffer(_checked(store, "nll.f64", index), "<f8")
@@ -151,6 +152,8 @@ def compare(pieces: Pieces, store: Path, index: Mapping[str, Any]) -> dict[str, 
         "kl_p99": float(np.quantile(kl, 0.99)),
         "kl_p999": float(np.quantile(kl, 0.999)),
         "kl_max": float(kl.max()),
+        "text_sha256": index.get("text_sha256"),
+        "tokens_sha256": index["sha256"]["tokens.i32"],
     }
 
 

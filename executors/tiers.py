@@ -1,0 +1,77 @@
+"""Validation and timing as an executor's steps, the same for every framework: which tier asks what of its worker.
+
+A framework brings its worker's operations `smoke`, `score`, `choices` and `bench` (executors.worker) and its own
+integrity check; everything else about judging an artifact is here and in executors.validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from advisor.plan import BenchmarkSettings, ValidateSettings
+from executors import validation
+from executors.executor import Task
+from executors.tasks import tasks
+from knowledge.base import EXIT_STEP_FAILED, AdvisorError
+
+Integrity = Callable[[Task, ValidateSettings], dict[str, Any]]
+
+
+def validate(
+    task: Task, settings: ValidateSettings, framework: str, integrity: Integrity, **options: Any
+) -> dict[str, Any]:
+    """The tier that `settings` names, as executors.executor.Executor.run has it. `options` go to the worker.
+
+    Raises AdvisorError `bad-reference` where the reference itself cannot be scored.
+    """
+    paths = task.paths
+    common = {"framework": framework, "threads": task.threads, "watch": task.watch, **options}
+    if settings.tier == "integrity":
+        return integrity(task, settings)
+    if settings.tier == "smoke":
+        budget = settings.memory_budget_bytes
+        return validation.smoke(paths["artifact"], context=settings.context, memory_budget_bytes=budget, **common)
+    if settings.tier == "reference":
+        scored = validation.reference(
+            paths["reference"],
+            paths["output"],
+            context=settings.context,
+            blocks=settings.blocks,
+            block_tokens=settings.block_tokens,
+            **common,
+        )
+        if scored["status"] != "pass":
+            raise AdvisorError(
+                "bad-reference",
+                f"The reference cannot be scored: {scored['reason']}",
+                "start from another file of this model",
+                EXIT_STEP_FAILED,
+            )
+        return scored
+    if settings.tier == "tasks":
+        return tasks(paths["artifact"], paths["reference"], store=paths.get("store"), **common)
+    return validation.distribution(paths["artifact"], paths["store"], context=settings.context, **common)
+
+
+def benchmark(task: Task, settings: BenchmarkSettings, framework: str, **options: Any) -> dict[str, Any]:
+    """Reference and artifact in turn, so that a busy machine disturbs both; a first pair warms the page cache."""
+    samples: dict[str, dict[str, list[float]]] = {"reference": {}, "artifact": {}}
+    for pair in range(settings.pairs + 1):
+        for side, series in samples.items():
+            done = validation.benchmark(
+                task.paths[side],
+                framework=framework,
+                context=settings.context,
+                prompt_tokens=settings.prompt_tokens,
+                decode_tokens=settings.decode_tokens,
+                threads=task.threads,
+                watch=task.watch,
+                **options,
+            )
+            if pair:
+                for metric, value in done.items():
+                    series.setdefault(metric, []).append(value)
+        task.watch.on_event({"type": "progress", "done": pair, "total": settings.pairs, "text": "timing in pairs"})
+    peaks = samples["reference"]["peak_rss_bytes"] + samples["artifact"]["peak_rss_bytes"]
+    return {**samples, "peak_rss_bytes": max(peaks)}

@@ -1,0 +1,52 @@
+"""Questions put to a model in llama.cpp: the rewinding evaluation that choices asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llama_cpp as llama
+import numpy as np
+
+from . import choices
+from .llama_session import SCORE_BATCH, Logits, Session, Tokens, clear, feed, first_token, open_session, tokenize
+from .protocol import Request
+
+
+def choose(request: Request) -> dict[str, Any]:
+    """Put `items` [{"prompt", "options"}] to `model`: `{"log_likelihoods": [[one per option], ...]}`; see choices."""
+    session = open_session(request, batch_tokens=SCORE_BATCH)
+    return choices.answer(
+        request["items"],
+        lambda text: tokenize(session.vocab, text, special=False),
+        _Rewinding(session).evaluate,
+        first_token=first_token(session.vocab),
+        room=session.n_ctx,
+    )
+
+
+class _Rewinding:
+    """A session that goes back to any position: by cutting its cache, or, where a recurrent model cannot, by
+    evaluating again what stood before."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.past = np.empty(0, np.int32)
+
+    def evaluate(self, tokens: Tokens, position: int, every: bool) -> Logits:
+        """See choices.Evaluate."""
+        memory = llama.llama_get_memory(self.session.context)
+        if position == 0 or not llama.llama_memory_seq_rm(memory, 0, position, -1):
+            clear(self.session)
+            self._feed(self.past[:position], 0, every=False)
+        self.past = np.concatenate([self.past[:position], tokens])
+        return self._feed(tokens, position, every=every)
+
+    def _feed(self, tokens: Tokens, position: int, *, every: bool) -> Logits:
+        size = self.session.batch_tokens
+        rows = [
+            feed(self.session, tokens[at : at + size], position + at, every=every).copy()
+            for at in range(0, len(tokens), size)
+        ]
+        if not rows:
+            return np.empty((0, self.session.vocabulary), np.float32)
+        return np.concatenate(rows) if every else rows[-1]
