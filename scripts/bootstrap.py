@@ -5,8 +5,6 @@ does it, keeps pip's output in .venv/install.log and shows it when something fai
 a stamp in .venv keeps the hash of everything the installation depends on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
