@@ -15,7 +15,7 @@ from advisor.constraints import Constraints
 from advisor.engines import Engine
 from knowledge.base import AdvisorError
 from knowledge.matrix import Backend, Limit, architecture_served, load_backends, load_limits
-from knowledge.precisions import resolve_precision
+from knowledge.precisions import overrides_of, resolve_precision
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import undividable_row, weights
 from probes.profile import HardwareProfile
@@ -157,7 +157,7 @@ def options_for(
         request.use_case in ("chat", "rag", "agent") and "chat" in spec.use_cases
     )
     for precision in precisions:
-        mix = "+" in precision.name
+        mix = bool(overrides_of(precision))
         nominal = weights(spec, precision).nominal_bits if mix else precision.nominal_bits
         yield Option(
             engine, row, spec, precision, context,

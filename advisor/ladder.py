@@ -9,13 +9,13 @@ from typing import Any
 from advisor.gates import MEMORY_RATIO, QUALITY_RETENTION
 from advisor.judging import Judged
 from advisor.rank import quality_row
-from knowledge.precisions import overrides_of
+from knowledge.precisions import overrides_of, uses_imatrix
 
 MAX_RUNGS = 4
 
 
 def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, Any]]:
-    """At most MAX_RUNGS rungs, none of which needs an importance matrix or 16 bits."""
+    """At most MAX_RUNGS rungs, none in 16 bits, and with an importance matrix only where the plan collects one."""
     others = [
         j
         for j in alternatives
@@ -23,7 +23,7 @@ def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, A
         and j.option.engine == best.option.engine
         and j.option.precision.name != best.option.precision.name
         and j.option.precision.nominal_bits < 16
-        and not j.option.precision.needs_imatrix
+        and (not uses_imatrix(j.option.precision) or uses_imatrix(best.option.precision))
     ]
     return [_rung(j) for j in sorted(others, key=_merit)[:MAX_RUNGS]]
 
@@ -44,6 +44,7 @@ def _rung(judged: Judged) -> dict[str, Any]:
         "precision": judged.option.precision.name,
         "type": str(precision.settings["type"]),
         "tensor_types": [{"pattern": p, "type": t} for p, t in overrides],
+        "imatrix": uses_imatrix(precision),
         "expected_bytes": judged.size.weights.file_bytes,
         "quality": quality_row(judged.retention),
         "why": why,

@@ -176,7 +176,8 @@ class ConvertSettings(_Document):
 
 
 class QuantizeSettings(_Document):
-    """llama.cpp quantization of `input` to `type`, `tensor_types` first. `expected_bytes`: predicted file size."""
+    """llama.cpp quantization of `input` to `type`, `tensor_types` first, by the importance matrix `imatrix` if there is
+    one. `expected_bytes`: predicted file size."""
 
     kind: Literal["quantize"] = "quantize"
     input: RunPath
@@ -184,7 +185,17 @@ class QuantizeSettings(_Document):
     precision: Annotated[str, Field(max_length=120)]
     type: GgufType
     tensor_types: list[TensorType] = []
+    imatrix: NoOrRunPath = ""
     expected_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
+
+
+class CalibrateSettings(_Document):
+    """Collect the importance matrix of `input` over `tokens` tokens of the shipped calibration text."""
+
+    kind: Literal["calibrate"] = "calibrate"
+    input: RunPath
+    output: RunPath
+    tokens: Annotated[int, Field(ge=256, le=1_000_000)] = 4096
 
 
 class ValidateSettings(_Document):
@@ -229,6 +240,7 @@ Settings = Annotated[
     AcquireSettings
     | ConvertSettings
     | QuantizeSettings
+    | CalibrateSettings
     | ValidateSettings
     | BenchmarkSettings
     | PackageSettings
@@ -292,6 +304,7 @@ class Rung(_Document):
     precision: Annotated[str, Field(max_length=120)]
     type: GgufType
     tensor_types: list[TensorType] = []
+    imatrix: bool = False
     expected_bytes: int = 0
     quality: Quality
     why: Text

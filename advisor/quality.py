@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from knowledge.precisions import uses_imatrix
 from knowledge.quality import load_quality, load_quality_curve
 from knowledge.records import ModelSpec, Precision
 
@@ -38,7 +39,10 @@ def predict_retention(spec: ModelSpec, precision: Precision, bits_per_weight: fl
     if precision.nominal_bits >= 16:
         return Retention(0.998, 1.0, 1.0, "assumed", "16-bit weights are the reference")
     family = "openvino" if precision.scheme == "openvino" else precision.framework
-    known = [r for r in load_quality() if r.framework == family and r.precision == precision.name]
+    name = precision.name
+    if uses_imatrix(precision):
+        name, method = name.removesuffix("+imatrix"), "imatrix"
+    known = [r for r in load_quality() if r.framework == family and r.precision == name]
     rows = [r for r in known if r.method == method] or [r for r in known if r.method == "data-free"]
     same = [r for r in rows if _same_model(r.model, spec)]
     if same:

@@ -19,17 +19,19 @@ from advisor.ladder import ladder_for
 from advisor.rank import band, quality_row
 from advisor.speed import CostModel, ttft_ms
 from knowledge.matrix import Backend
-from knowledge.precisions import overrides_of
+from knowledge.precisions import overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.tables import read_document
 
-SOURCE, REFERENCE, ARTIFACT, SCORES = (
+SOURCE, REFERENCE, ARTIFACT, SCORES, IMATRIX = (
     "work/source.gguf",
     "work/reference-f16.gguf",
     "work/model.gguf",
     "work/reference-scores",
+    "work/imatrix.gguf",
 )
 SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
+CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
 BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
 _COPY_BYTES_PER_SECOND = 200e6
 _QUANTIZE_BYTES_PER_SECOND = 60e6
@@ -50,7 +52,8 @@ def make_work(
     spec, row, precision = option.spec, option.backend, option.precision
     executable = row.framework == "llama.cpp"
     words = _words(best, threads)
-    steps = [_step(recipe, best, words, executable, request, threads) for recipe in _recipes()[row.framework]]
+    recipes = [r for r in _recipes()[row.framework] if r["kind"] != "calibrate" or uses_imatrix(precision)]
+    steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
     gates = gates_for(best, request)
     return {
         "model": spec.hf_id or spec.name,
@@ -119,6 +122,8 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
         flags = [
             part for pattern, kind in overrides_of(precision) for part in ("--tensor-type", f"{pattern}={kind.lower()}")
         ]
+        if uses_imatrix(precision):
+            flags = ["--imatrix", IMATRIX, *flags]
         words |= {"base_type": str(settings["type"]), "tensor_flags": flags}
     else:
         words |= {
@@ -231,8 +236,11 @@ def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraint
             "precision": precision.name,
             "type": str(precision.settings["type"]),
             "tensor_types": [{"pattern": p, "type": t} for p, t in overrides_of(precision)],
+            "imatrix": IMATRIX if uses_imatrix(precision) else "",
             "expected_bytes": best.size.weights.file_bytes,
         }
+    if kind == "calibrate":
+        return {"kind": "calibrate", "input": REFERENCE, "output": IMATRIX, "tokens": CALIBRATION_TOKENS}
     if kind == "validate":
         tier = recipe["tier"]
         return {
@@ -292,6 +300,11 @@ def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict
             copy + 2 * reference / _QUANTIZE_BYTES_PER_SECOND,
             _WORKER_BYTES + 2 * largest_row_block,
             sizes.file_bytes,
+        ),
+        "calibrate": (
+            CALIBRATION_TOKENS / prefill if prefill else None,
+            reference + need.kv_bytes + need.overhead_bytes,
+            8 * spec.hidden * len(spec.tensors or range(8 * spec.layers)),
         ),
         "integrity": (copy, _WORKER_BYTES, 0),
         "smoke": (_WORKER_START_SECONDS + 96 / decode if decode else None, need.total_bytes, 0),

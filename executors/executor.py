@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from advisor.plan import BenchmarkSettings, ConvertSettings, QuantizeSettings, ValidateSettings
+from advisor.plan import BenchmarkSettings, CalibrateSettings, ConvertSettings, QuantizeSettings, ValidateSettings
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError
 
 Event = dict[str, Any]
@@ -34,12 +34,13 @@ class Watch:
 class Task:
     """One step, made concrete.
 
-    `paths`: `input` and `output` of convert and quantize; `artifact`, `reference` (and `store`, the stored scores) of
-    validate and benchmark; the reference tier writes its scores to `output`. `output` is a temporary name that does not
-    exist: the runner renames it when the step is done. `made` says how the artifact was made, if it was quantized.
+    `paths`: `input` and `output` of convert, calibrate and quantize (and `imatrix`, if it takes one); `artifact`,
+    `reference` (and `store`, the stored scores) of validate and benchmark; the reference tier writes its scores to
+    `output`. `output` is a temporary name that does not exist: the runner renames it when the step is done. `made` says
+    how the artifact was made, if it was quantized.
     """
 
-    settings: ConvertSettings | QuantizeSettings | ValidateSettings | BenchmarkSettings
+    settings: ConvertSettings | CalibrateSettings | QuantizeSettings | ValidateSettings | BenchmarkSettings
     paths: Mapping[str, Path]
     threads: int
     watch: Watch
@@ -58,9 +59,9 @@ class Executor(Protocol):
     def run(self, task: Task) -> dict[str, Any]:
         """Do one step, leave `paths["output"]` complete, and return what was measured (JSON values).
 
-        convert, quantize: whatever is worth telling. validate: the tier's part of report.json with `status` `pass` or
-        `fail`; integrity adds `tensor_bytes` and `parameters`. benchmark: `{"reference": S, "artifact": S}`, where S
-        maps each metric to its samples, pair by pair. `peak_rss_bytes`, where given, is the step's.
+        convert, calibrate, quantize: whatever is worth telling. validate: the tier's part of report.json with `status`
+        `pass` or `fail`; integrity adds `tensor_bytes` and `parameters`. benchmark: `{"reference": S, "artifact": S}`,
+        where S maps each metric to its samples, pair by pair. `peak_rss_bytes`, where given, is the step's.
         """
 
 

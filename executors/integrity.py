@@ -26,10 +26,12 @@ def integrity(
     *,
     reference: Path | None = None,
     planned: Planned | None = None,
+    imatrix: bool = False,
     expected_bytes: int = 0,
     watch: Watch,
 ) -> dict[str, Any]:
-    """Tier 1 on a GGUF. `planned` is the file type and the (part of a name, type) overrides; needs `reference`.
+    """Tier 1 on a GGUF. `planned` is the file type and the (part of a name, type) overrides, chosen with
+    an importance matrix or not; needs `reference`.
 
     Returns `{"status", "code", "reason", "checks": [{"id", "status", "text"}], "bytes", "sha256", "tensor_bytes",
     "parameters", "types"}`: it parses, its tensors, shapes and tokenizer are the reference's, types as planned, size
@@ -45,7 +47,7 @@ def integrity(
         checks.append(_check("tensors", _other_tensors(file, base)))
         checks.append(_check("tokenizer", _other_tokenizer(file, base)))
         if planned is not None:
-            checks.append(_check("types", _other_types(file, base, planned)))
+            checks.append(_check("types", _other_types(file, base, planned, imatrix)))
     if expected_bytes:
         checks.append(_check("size", _other_size(file.file_bytes, expected_bytes)))
     found, peak = _scan(file, watch)
@@ -85,12 +87,12 @@ def _other_tokenizer(file: GgufFile, base: GgufFile) -> str:
     return "" if same else "The tokenizer is not the reference's: the same text would become other tokens."
 
 
-def _other_types(file: GgufFile, base: GgufFile, planned: Planned) -> str:
+def _other_types(file: GgufFile, base: GgufFile, planned: Planned, imatrix: bool) -> str:
     overrides = [(re.escape(part), kind) for part, kind in planned[1]]
     found = {tensor.name: tensor.dtype for tensor in file.tensors}
     wrong = [
         f"{tensor.name} is {found.get(tensor.name)} and {kind} was planned"
-        for tensor, kind in tensor_types(base.tensors, model_from_gguf(base), planned[0], overrides)
+        for tensor, kind in tensor_types(base.tensors, model_from_gguf(base), planned[0], overrides, imatrix)
         if found.get(tensor.name) != kind
     ]
     return f"{len(wrong)} tensors have another type than planned: {wrong[0]}." if wrong else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from advisor.plan import ConvertSettings, QuantizeSettings, ValidateSettings
-from executors import tiers
+from advisor.plan import CalibrateSettings, ConvertSettings, QuantizeSettings, ValidateSettings
+from executors import tiers, validation
 from executors.executor import Task
 from executors.folder import link_or_copy
 from executors.integrity import integrity
@@ -15,6 +16,7 @@ from knowledge.gguf import read_gguf
 
 FRAMEWORK = "llama.cpp"
 BINDING = "llama-cpp-python"
+CALIBRATION_TEXT = Path(__file__).parent / "data" / "calibration_text.txt"
 SIXTEEN_BIT = {"F16", "BF16"}
 
 
@@ -33,6 +35,8 @@ class LlamaCpp:
         settings = task.settings
         if isinstance(settings, ConvertSettings):
             return _convert(task, settings)
+        if isinstance(settings, CalibrateSettings):
+            return _calibrate(task, settings)
         if isinstance(settings, QuantizeSettings):
             return _quantize(task, settings.type, settings)
         if isinstance(settings, ValidateSettings):
@@ -50,6 +54,20 @@ def _convert(task: Task, settings: ConvertSettings) -> dict[str, Any]:
     return {**_quantize(task, settings.type, None), "linked": False}
 
 
+def _calibrate(task: Task, settings: CalibrateSettings) -> dict[str, Any]:
+    """The importance matrix of `input` over the shipped calibration text."""
+    request = {
+        "op": "imatrix",
+        "model": str(task.paths["input"]),
+        "output": str(task.paths["output"]),
+        "text": str(CALIBRATION_TEXT),
+        "tokens": settings.tokens,
+        "threads": task.threads,
+    }
+    done = validation.ask(request, task.watch)
+    return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
+
+
 def _quantize(task: Task, kind: str, made: QuantizeSettings | None) -> dict[str, Any]:
     """Write `output` as `kind`, with the tensor types of `made`. Only dequantizing may start from a quantized file."""
     watch = task.watch
@@ -62,6 +80,7 @@ def _quantize(task: Task, kind: str, made: QuantizeSettings | None) -> dict[str,
             "output": str(task.paths["output"]),
             "type": kind,
             "tensor_types": [rule.model_dump() for rule in made.tensor_types] if made else [],
+            "imatrix": str(task.paths["imatrix"]) if made and made.imatrix else "",
             "threads": task.threads,
             "allow_requantize": made is None,
         },
@@ -81,6 +100,7 @@ def _integrity(task: Task, settings: ValidateSettings) -> dict[str, Any]:
         task.paths["artifact"],
         reference=task.paths.get("reference"),
         planned=(made.type, [(rule.pattern, rule.type) for rule in made.tensor_types]) if made else None,
+        imatrix=bool(made and made.imatrix),
         expected_bytes=settings.expected_bytes,
         watch=task.watch,
     )

@@ -14,12 +14,12 @@ from pathlib import PurePosixPath
 from advisor.plan import (
     AcquireSettings,
     BenchmarkSettings,
+    CalibrateSettings,
     ConvertSettings,
     GuideSettings,
     PackageSettings,
     Plan,
     QuantizeSettings,
-    Rung,
     Settings,
     Step,
     ValidateSettings,
@@ -36,8 +36,8 @@ SCORES = "work/reference-scores"  # where the reference tier's log-probabilities
 @dataclass(frozen=True, slots=True)
 class Job:
     """A step with its place in the run folder. `name` is its folder under steps/; `inputs` maps what an input is to the
-    executor (`input`, `artifact`, `reference`, `store`) to its path; `output` is what it makes, if anything; `made` is
-    how its rung's artifact is quantized."""
+    executor (`input`, `imatrix`, `artifact`, `reference`, `store`) to its path; `output` is what it makes, if anything;
+    `made` is how its rung's artifact is quantized."""
 
     name: str
     step: Step
@@ -117,10 +117,10 @@ def _makes(step: Step) -> bool:
 
 
 def _is_shared(step: Step) -> bool:
-    """Acquire, reference and its scores are the same for every rung."""
+    """Acquire, reference, its scores and its importance matrix are the same for every rung."""
     if isinstance(step.settings, ValidateSettings):
         return step.settings.tier == "reference"
-    return isinstance(step.settings, AcquireSettings | ConvertSettings | GuideSettings)
+    return isinstance(step.settings, AcquireSettings | ConvertSettings | CalibrateSettings | GuideSettings)
 
 
 def _count(work: Work, settings: type[QuantizeSettings | PackageSettings]) -> int:
@@ -155,9 +155,11 @@ def _job(index: int, step: Step, rung: int | None, work: Work, artifact: str, st
     inputs: dict[str, str] = {}
     output = ""
     if isinstance(settings, QuantizeSettings):
-        settings = _on_rung(settings, work.ladder[rung - 1]) if rung else settings
+        settings = _on_rung(settings, work, rung) if rung else settings
         inputs, output = {"input": place(settings.input)}, place(settings.output)
-    elif isinstance(settings, ConvertSettings):
+        if settings.imatrix:
+            inputs["imatrix"] = settings.imatrix
+    elif isinstance(settings, ConvertSettings | CalibrateSettings):
         inputs, output = {"input": settings.input}, settings.output
     elif isinstance(settings, AcquireSettings):
         output = settings.output
@@ -176,16 +178,19 @@ def _job(index: int, step: Step, rung: int | None, work: Work, artifact: str, st
     elif isinstance(settings, PackageSettings):
         output = "artifact"
     quantized = next((s.settings for s in work.steps if isinstance(s.settings, QuantizeSettings)), None)
-    made = _on_rung(quantized, work.ladder[rung - 1]) if quantized and rung else quantized
+    made = _on_rung(quantized, work, rung) if quantized and rung else quantized
     return Job(name, step, settings, inputs, output, rung, made if rung is not None else None)
 
 
-def _on_rung(settings: QuantizeSettings, rung: Rung) -> QuantizeSettings:
+def _on_rung(settings: QuantizeSettings, work: Work, number: int) -> QuantizeSettings:
+    rung = work.ladder[number - 1]
+    matrix = next((s.settings.output for s in work.steps if isinstance(s.settings, CalibrateSettings)), "")
     return settings.model_copy(
         update={
             "precision": rung.precision,
             "type": rung.type,
             "tensor_types": rung.tensor_types,
+            "imatrix": matrix if rung.imatrix else "",
             "expected_bytes": rung.expected_bytes,
         }
     )

@@ -1,7 +1,8 @@
 """Precisions of the four frameworks by their canonical names: `data/precisions.csv`, and the names made of them.
 
 Besides the table's own names there are OpenVINO ratios (`int4-asym-g64-r0.8`: that share of the weights in 4 bits, the
-rest in 8) and mixes (`Q8_0+ffn_gate=Q5_0`: the base, then what differs by a part of the tensors' names).
+rest in 8), mixes (`Q8_0+ffn_gate=Q5_0`: the base, then what differs by a part of the tensors' names) and llama.cpp
+types made with an importance matrix that they could do without (`Q4_K_M+imatrix`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from knowledge.tables import read_rows
 _RATIO = re.compile(r"(?P<base>.+?)[-_ ]*r(?P<ratio>0?\.\d{1,3}|[01]|1\.0+)")
 _OVERRIDE = re.compile(r"[a-z0-9_.]{1,48}")
 _LIMIT = 120
+_IMATRIX = "imatrix"
 
 
 @lru_cache(maxsize=1)
@@ -52,6 +54,11 @@ def overrides_of(precision: Precision) -> tuple[tuple[str, str], ...]:
     return tuple((str(pattern), str(kind)) for pattern, kind in pairs)  # type: ignore[attr-defined]
 
 
+def uses_imatrix(precision: Precision) -> bool:
+    """Whether an importance matrix goes into it: because its type needs one, or because the name says so."""
+    return bool(precision.settings.get(_IMATRIX))
+
+
 def ratio_of(precision: Precision) -> float:
     """The share of the weights (embedding and head apart) that gets the low precision."""
     ratio = precision.settings.get("ratio", 1.0)
@@ -83,15 +90,34 @@ def _mix(text: str) -> list[Precision]:
     if not parts:
         return []
     mixes = []
+    matrix = parts[-1].strip().lower() == _IMATRIX
+    if matrix:
+        parts.pop()
     for base in _plain(base_text):
+        if matrix:
+            if base.framework != "llama.cpp" or base.nominal_bits >= 16:
+                continue
+            base = _with_imatrix(base)
+        if not parts:
+            mixes.append(base)
+            continue
         pairs = [_override(part, base.framework) for part in parts]
         if base.framework not in ("llama.cpp", "openvino") or None in pairs:
             continue
         known = [pair for pair in pairs if pair is not None]
-        name = "+".join([base.name, *(f"{pattern}={kind}" for pattern, kind in known)])
+        plain, *suffix = base.name.split("+")
+        name = "+".join([plain, *(f"{pattern}={kind}" for pattern, kind in known), *suffix])
         settings = {**base.settings, "tensor_types": [list(pair) for pair in known]}
         mixes.append(replace(base, name=name, settings=settings, method="mix", default=False, aliases=()))
     return mixes
+
+
+def _with_imatrix(base: Precision) -> Precision:
+    """`base` made with an importance matrix; itself where it always is."""
+    if uses_imatrix(base):
+        return base
+    settings = {**base.settings, _IMATRIX: True}
+    return replace(base, name=f"{base.name}+{_IMATRIX}", settings=settings, default=False, aliases=())
 
 
 def _override(part: str, framework: str) -> tuple[str, str] | None:
@@ -158,7 +184,8 @@ def _precision(row: dict[str, str]) -> Precision:
         native_only=row["native_only"] == "yes",
         default=row["default"] == "yes",
         aliases=tuple(row["aliases"].split()),
-        settings={key: _value(value) for key, value in (pair.split("=", 1) for pair in row["settings"].split())},
+        settings={key: _value(value) for key, value in (pair.split("=", 1) for pair in row["settings"].split())}
+        | ({_IMATRIX: True} if row["needs_imatrix"] == "yes" else {}),
         note=row["note"],
         source=row["source"],
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from knowledge import ggml
-from knowledge.precisions import overrides_of, ratio_of, resolve_precision
+from knowledge.precisions import overrides_of, ratio_of, resolve_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.shapes import TensorGroup, groups_of, tensors_of
 from knowledge.tables import read_rows
@@ -67,9 +67,12 @@ _cache: dict[tuple[ModelSpec, str, str, bool, str], WeightSizes] = {}
 def weights(spec: ModelSpec, precision: Precision, imatrix: bool = False, backend: str = "cpu") -> WeightSizes:
     """The sizes of `spec` in `precision`. `backend` matters to Olive alone (32-bit scales on the CPU).
 
+    An importance matrix changes some of llama.cpp's mixtures: with `imatrix`, or where the precision itself uses one.
+
     Raises AdvisorError `cannot-quantize` where llama.cpp has no way to store a row.
     """
     side = ("cpu" if backend == "cpu" else "gpu") if precision.scheme == "olive" else ""
+    imatrix = imatrix or uses_imatrix(precision)
     key = (spec, precision.framework, precision.name, imatrix, side)
     sizes = _cache.get(key)
     if sizes is None:

@@ -108,10 +108,11 @@ def _refusal(what: str) -> WorkerError:
     return WorkerError(code, f"llama.cpp cannot {what}: {words}.")
 
 
-def open_session(request: Request, *, batch_tokens: int) -> Session:
+def open_session(request: Request, *, batch_tokens: int, eval_callback: Any = None) -> Session:
     """Load `request["model"]` with a context of `n_ctx`, never more than asked for nor than the model was trained on.
 
-    Also read: `threads` (1), `gpu_layers` (0), `kv_cache` (f16, q8_0 or q4_0).
+    Also read: `threads` (1), `gpu_layers` (0), `kv_cache` (f16, q8_0 or q4_0). `eval_callback` sees every node of the
+    graph as it is computed; the caller keeps it alive.
     """
     started = time.perf_counter()
     model = load_model(str(request["model"]), gpu_layers=int(request.get("gpu_layers", 0)))
@@ -123,6 +124,8 @@ def open_session(request: Request, *, batch_tokens: int) -> Session:
     params.n_threads = params.n_threads_batch = max(1, int(request.get("threads", 1)))
     params.type_k = params.type_v = getattr(llama, f"GGML_TYPE_{str(request.get('kv_cache', 'f16')).upper()}")
     params.no_perf = True
+    if eval_callback is not None:
+        params.cb_eval = eval_callback
     context = llama.llama_init_from_model(model, params)
     if not context:
         raise _refusal(f"make a context of {n_ctx} tokens")

