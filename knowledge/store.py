@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from knowledge import models
-from knowledge.checkpoint import read_model_path
-from knowledge.gguf import model_from_gguf
 from knowledge.records import ModelSpec
 
 _FILE_ENDINGS = (".gguf", ".safetensors", ".onnx", ".xml", ".bin", ".pt", ".pth", ".txt", ".json")
@@ -23,7 +21,9 @@ def find_model(text: str) -> ModelSpec:
     if name.lower() == models.EMBEDDED:
         return embedded_model()
     if _is_path(name):
-        return read_model_path(Path(name).expanduser())
+        from knowledge.checkpoint import read_model_path  # late: a catalogue name reads no file
+
+        return read_model_path(Path(name).expanduser().absolute())
     return models.find_model(name)
 
 
@@ -32,6 +32,8 @@ def embedded_model() -> ModelSpec:
     spec = models.embedded_model()
     if not spec.path:
         return spec
+    from knowledge.gguf import model_from_gguf
+
     found = model_from_gguf(Path(spec.path))
     return replace(spec, tensors=found.tensors, header_bytes=found.header_bytes, params=found.params)
 
@@ -43,5 +45,5 @@ def _is_path(name: str) -> bool:
         return True
     try:
         return "\0" not in name and Path(name).exists()
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # too long for the file system, or a loop of links
         return False

@@ -22,7 +22,6 @@ from ui.plan_options import add_constraints, constraints_from
 if TYPE_CHECKING:
     from advisor.constraints import Constraints
     from advisor.speed import CostModel
-    from knowledge.records import ModelSpec
     from probes.profile import HardwareProfile
 
 EXIT_OF_STATUS = {"ok": EXIT_OK, "needs_input": EXIT_NEEDS_INPUT, "infeasible": EXIT_INFEASIBLE}
@@ -77,8 +76,9 @@ def plan(arguments: argparse.Namespace) -> Answer:
 def make_plan(constraints: Constraints) -> dict[str, Any]:
     """The plan document: reads what the decision needs (machine, model) and decides."""
     from advisor.decide import make_plan as decide
+    from knowledge.store import find_model
 
-    model = model_of(constraints.model)
+    model = find_model(constraints.model) if constraints.model is not None else None
     try:
         profile = machine(constraints)
     except AdvisorError as error:
@@ -149,49 +149,6 @@ def _profile_from_file(constraints: Constraints, name: str) -> HardwareProfile:
         hint = f"leave out {' and '.join(said)}, or describe the machine without --profile"
         raise AdvisorError("contradiction", f"--profile already says what {said[0]} says.", hint)
     return profile
-
-
-def model_of(name: str | None) -> ModelSpec | None:
-    """The model that MODEL names: the embedded one, a local GGUF file with its tensors, or one of the catalogue.
-
-    AdvisorError: `unknown-model` and `ambiguous-model` with the nearest names, `bad-gguf`, `not-found`,
-    `unsupported-model` for files and folders that cannot be planned from yet.
-    """
-    if name is None:
-        return None
-    from knowledge.models import EMBEDDED, embedded_model, find_model
-
-    if name.lower() == EMBEDDED:
-        return _with_tensors(embedded_model())
-    path = Path(name).expanduser()
-    if path.suffix.lower() == ".gguf":
-        from knowledge.gguf import model_from_gguf
-
-        return model_from_gguf(path.absolute())
-    if _exists(path):
-        what = "checkpoint folders" if path.is_dir() else f"{path.suffix or 'such'} files"
-        hint = "name the model by its catalogue name, or a .gguf file"
-        raise AdvisorError("unsupported-model", f"{name}: {what} cannot be planned from yet.", hint)
-    return find_model(name)
-
-
-def _with_tensors(spec: ModelSpec) -> ModelSpec:
-    """The embedded model with what its file says; as the catalogue knows it where the file is not installed."""
-    if not spec.path:
-        return spec
-    from dataclasses import replace
-
-    from knowledge.gguf import model_from_gguf
-
-    read = model_from_gguf(Path(spec.path))
-    return replace(spec, tensors=read.tensors, header_bytes=read.header_bytes)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError, RuntimeError):  # too long for the file system, or a loop of links
-        return False
 
 
 def _schema() -> Answer:
