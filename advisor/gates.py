@@ -28,11 +28,11 @@ def limits_for(nominal_bits: int) -> dict[str, Any]:
     return next(row for row in _limits() if row["bits_from"] <= nominal_bits <= row["bits_to"])
 
 
-def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
-    """Required: integrity, smoke, quality, memory, and what the user asked for. Advisory: the rest."""
-    limits = limits_for(best.option.facts["nominal_bits"])
-    retention = QUALITY_RETENTION if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100
-    gates = [
+def quality_gates(nominal_bits: int, retention: float = QUALITY_RETENTION) -> list[dict[str, Any]]:
+    """What any artifact of that many bits is judged by, whoever made it: required integrity, smoke, quality and memory,
+    then advisory KL divergence and same top-1 token by class."""
+    limits = limits_for(nominal_bits)
+    return [
         _gate("integrity", "integrity", "==", 1, "required", "the file holds what was planned"),
         _gate("smoke", "smoke", "==", 1, "required", "it loads and answers"),
         _gate(
@@ -44,16 +44,6 @@ def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
             "perplexity of the reference over its own, same tokens",
         ),
         _gate("memory", "memory_ratio", "<=", MEMORY_RATIO, "required", "tensor bytes over 2 bytes per parameter"),
-        _gate("decode", "decode_ratio", ">=", DECODE_RATIO, "advisory", "decode speed over the reference's, in pairs"),
-        _gate(
-            "peak-memory",
-            "peak_rss_bytes",
-            "<=",
-            float(best.size.need.peak_rss_bytes),
-            "advisory",
-            "resident memory within the plan",
-            "plan",
-        ),
         _gate(
             "kl-divergence",
             "kl_divergence",
@@ -63,6 +53,26 @@ def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
             f"mean, limit for {limits['name']}",
         ),
         _gate("same-top1", "same_top1", ">=", limits["same_top1"], "advisory", f"limit for {limits['name']}"),
+    ]
+
+
+def tasks_gate() -> dict[str, Any]:
+    """Advisory: sixty questions find damage, and cannot prove that so much was kept."""
+    words = "right answers over the reference's, same questions"
+    return _gate("tasks", "task_retention", ">=", QUALITY_RETENTION, "advisory", words)
+
+
+def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
+    """Required: integrity, smoke, quality, memory, and what the user asked for. Advisory: the rest."""
+    retention = QUALITY_RETENTION if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100
+    peak = float(best.size.need.peak_rss_bytes)
+    *required, divergence, top1 = quality_gates(best.option.facts["nominal_bits"], retention)
+    gates = [
+        *required,
+        _gate("decode", "decode_ratio", ">=", DECODE_RATIO, "advisory", "decode speed over the reference's, in pairs"),
+        _gate("peak-memory", "peak_rss_bytes", "<=", peak, "advisory", "resident memory within the plan", "plan"),
+        divergence,
+        top1,
     ]
     if request.min_decode_tps is not None:
         gates.append(

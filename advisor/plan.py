@@ -276,7 +276,7 @@ class Gate(_Document):
     id: Identifier
     metric: Literal[
         "integrity", "smoke", "quality_retention", "memory_ratio", "decode_ratio", "peak_rss_bytes", "kl_divergence",
-        "same_top1", "decode_tps", "ttft_ms",
+        "same_top1", "task_retention", "decode_tps", "ttft_ms",
     ]  # fmt: skip
     op: Literal[">=", "<=", "=="]
     value: Number

@@ -117,6 +117,7 @@ _LABELS = {
     "peak_rss_bytes": "Peak resident memory",
     "kl_divergence": "Mean KL divergence (nats)",
     "same_top1": "Same top-1 token",
+    "task_retention": "Right answers against the reference's",
     "decode_tps": "Decode (tokens/s)",
     "ttft_ms": "Time to first token (ms)",
 }
@@ -134,9 +135,9 @@ def _tier(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Observa
     return seen
 
 
-def _distribution(key: str, value: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Observation]:
+def _compared(name: str, key: str, value: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Observation]:
     def seen(validation: Mapping[str, Any], _: Mapping[str, Any]) -> Observation:
-        tier = validation.get("distribution") or {}
+        tier = validation.get(name) or {}
         if tier.get("status") == "fail":
             return Observation(
                 broken=f"The comparison with the reference failed: {tier.get('reason') or 'no reason given'}"
@@ -184,12 +185,13 @@ def _exact(value: float) -> Observation:
 _OBSERVERS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Observation]] = {
     "integrity": _tier("integrity"),
     "smoke": _tier("smoke"),
-    "quality_retention": _distribution("retention", "value"),
+    "quality_retention": _compared("distribution", "retention", "value"),
     "memory_ratio": _memory_ratio,
     "decode_ratio": _decode_ratio,
     "peak_rss_bytes": _peak_rss,
-    "kl_divergence": _distribution("kl_divergence", "mean"),
-    "same_top1": _distribution("same_top1", "value"),
+    "kl_divergence": _compared("distribution", "kl_divergence", "mean"),
+    "same_top1": _compared("distribution", "same_top1", "value"),
+    "task_retention": _compared("tasks", "retention", "value"),
     "decode_tps": _timing("decode_tps"),
     "ttft_ms": _timing("ttft_ms"),
 }

@@ -19,11 +19,12 @@ LABELS = {
     "decode_ratio": "Decode against the reference",
     "kl_divergence": "Mean KL divergence",
     "same_top1": "Same top-1 token",
+    "task_retention": "Right answers",
     "integrity": "Integrity",
     "smoke": "Smoke test",
 }
 OPERATORS = {">=": "≥", "<=": "≤", "==": "="}
-_SHARES = ("quality_retention", "memory_ratio", "same_top1")
+_SHARES = ("quality_retention", "memory_ratio", "same_top1", "task_retention")
 _UNITS = {"decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "load_seconds": "s", "kl_divergence": "nats"}
 _VERDICTS = {
     "passed": "passed every required gate",

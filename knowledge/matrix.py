@@ -70,6 +70,9 @@ class Efficiency:
 
 @dataclass(frozen=True, slots=True)
 class Framework:
+    """A row of frameworks.toml. `holds` are file names (with wildcards) that tell an artifact: all of them in its folder,
+    or the one file."""
+
     name: str
     artifact: str
     executor: bool
@@ -78,6 +81,7 @@ class Framework:
     licence: str
     words: str
     source: str
+    holds: tuple[str, ...] = ()
 
 
 def _number(text: str) -> float | None:
@@ -137,7 +141,8 @@ def core_rates(instruction_sets: frozenset[str]) -> tuple[tuple[float, float, fl
 @cache
 def load_frameworks() -> tuple[Framework, ...]:
     rows = read_document("frameworks.toml")
-    return tuple(Framework(**row) for row in rows.values())
+    lists = ("holds",)
+    return tuple(Framework(**row | {key: tuple(row.get(key, ())) for key in lists}) for row in rows.values())
 
 
 @cache

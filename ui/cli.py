@@ -24,6 +24,7 @@ COMMANDS = {
     "probe": ("ui.verbs_plan", "what this machine is: CPU, memory, GPUs, NPUs, disk, frameworks"),
     "plan": ("ui.verbs_plan", "which model, framework and precision for a device, with reasons and steps"),
     "run": ("ui.verbs_run", "execute a plan: produce, validate, measure, judge; resumes where it stopped"),
+    "validate": ("ui.verbs_judge", "judge any artifact against its 16-bit reference"),
     "checklist": ("ui.verbs_run", "the deployment checklist of a plan or a run"),
     "check": ("ui.verbs_run", "verify the checklist items of a run that a machine can check"),
     "history": ("ui.verbs_run", "what runs measured on this machine, next to what was predicted"),

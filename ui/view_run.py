@@ -45,7 +45,7 @@ MARKS = {
     "unknown": "[yellow]unknown[/yellow]",
 }
 UNITS = {"decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "load_seconds": "s"}
-RATIOS = ("quality_retention", "memory_ratio", "same_top1")
+RATIOS = ("quality_retention", "memory_ratio", "same_top1", "task_retention")
 
 
 def quantity(metric: str, value: float | None) -> str:
@@ -83,7 +83,7 @@ def show_report(report: Document) -> None:
         screen.print(_predictions(report["predicted_vs_measured"]))
     if report["gates"]:
         heading(screen, "Gates")
-        screen.print(_gates(report["gates"]))
+        screen.print(gates_table(report["gates"]))
         bullets(screen, (safe(gate["text"]) for gate in report["gates"] if gate["result"] != "pass"))
     _show_places(screen, report)
     if report.get("next"):
@@ -167,7 +167,7 @@ def _within(row: Document) -> str:
     return "[green]yes[/green]" if row["low"] <= row["measured"] <= row["high"] else "[red]no[/red]"
 
 
-def _gates(gates: list[Document]) -> Table:
+def gates_table(gates: list[Document]) -> Table:
     cells = (
         (
             safe(gate["id"]),
