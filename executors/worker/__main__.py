@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-FRAMEWORKS = {"llama.cpp": "llamacpp", "openvino": "openvino", "toolchain": "toolchain"}
+FRAMEWORKS = {"llama.cpp": "llamacpp", "openvino": "openvino", "toolchain": "toolchain", "checkpoint": "checkpoint"}
 
 
 def main() -> None:
