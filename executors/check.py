@@ -96,23 +96,24 @@ def checklist_document(items: Sequence[ChecklistItem], verdicts: Mapping[str, Ve
     }
 
 
+PHASES = ("pre-deployment", "deployment", "post-deployment")
+DETAILS = (("Evidence", "evidence"), ("Why", "why"), ("How", "how"))
+
+
 def checklist_markdown(document: Mapping[str, Any]) -> str:
     """The checklist as Markdown task lists by phase, every string escaped."""
     lines = ["# Deployment checklist", ""]
-    for phase in ("pre-deployment", "deployment", "post-deployment"):
+    for phase in PHASES:
         items = [item for item in document["items"] if item["phase"] == phase]
         if items:
             lines += [f"## {phase.capitalize()}", ""]
         for item in items:
             lines.append(f"- [{MARKS[item['status']]}] **{escape(item['text'])}**{_status_note(item)}")
-            lines += [f"  - {name}: {escape(item[key])}" for name, key in _DETAILS if item[key]]
+            lines += [f"  - {name}: {escape(item[key])}" for name, key in DETAILS if item[key]]
             if item["command"]:
                 lines.append(f"  - {code(item['command'])}")
         lines += [""] if items else []
     return "\n".join(lines)
-
-
-_DETAILS = (("Evidence", "evidence"), ("Why", "why"), ("How", "how"))
 
 
 def _status_note(item: Mapping[str, Any]) -> str:

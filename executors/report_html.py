@@ -1,4 +1,4 @@
-"""report.html: one file without scripts or external resources, for a phone, a printer, light and dark screens.
+"""report.html and the checklist page: one file each, no scripts, nothing external, for phone, printer, light and dark.
 
 jinja2 escapes every value (the template is ours, the strings are not); plots are inline SVG from the shapes made here.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from executors.check import DETAILS, PHASES
 from executors.report_md import environment_value
 from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
 from knowledge.base import format_bytes, printable
@@ -44,6 +45,25 @@ class Part:
 
 def render(document: Mapping[str, Any]) -> str:
     """The page of a report document."""
+    return _page(
+        "report.html.j2",
+        report=document,
+        summary=summary(document),
+        rows=plot_rows(document),
+        memory=memory_parts(document),
+        labels=LABELS,
+        operators=OPERATORS,
+        environment=[(k.replace("_", " "), environment_value(k, v)) for k, v in document["environment"].items()],
+    )
+
+
+def render_checklist(document: Mapping[str, Any]) -> str:
+    """The page of a checklist document."""
+    by_phase = [(phase, [item for item in document["items"] if item["phase"] == phase]) for phase in PHASES]
+    return _page("checklist.html.j2", phases=[pair for pair in by_phase if pair[1]], details=DETAILS)
+
+
+def _page(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -58,15 +78,7 @@ def render(document: Mapping[str, Any]) -> str:
         "bytes": format_bytes,
         "plain": printable,
     }
-    return environment.get_template("report.html.j2").render(
-        report=document,
-        summary=summary(document),
-        rows=plot_rows(document),
-        memory=memory_parts(document),
-        labels=LABELS,
-        operators=OPERATORS,
-        environment=[(k.replace("_", " "), environment_value(k, v)) for k, v in document["environment"].items()],
-    )
+    return environment.get_template(template).render(**values)
 
 
 def plot_rows(document: Mapping[str, Any]) -> list[Row]:

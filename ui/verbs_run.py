@@ -107,13 +107,14 @@ def _new_folder(plan: Plan) -> Path:
 
 def checklist_options(parser: Parser) -> None:
     parser.add_argument("plan", metavar="PLAN.json|RUN_DIR", help="a plan, or the folder of a run")
-    parser.value("--format", "table|md|json", "how to print it (default: table)", dest="format")
+    parser.value("--format", "table|md|html|json", "how to print it (default: table)", dest="format")
 
 
 def checklist(arguments: argparse.Namespace) -> Answer:
     shown_as = arguments.format or "table"
-    if shown_as not in ("table", "md", "json"):
-        raise AdvisorError("bad-option", f"--format: {shown_as!r} is not one of table, md, json.", "write --format md")
+    if shown_as not in ("table", "md", "html", "json"):
+        hint = "write --format md"
+        raise AdvisorError("bad-option", f"--format: {shown_as!r} is not one of table, md, html, json.", hint)
     document = _checklist_of(Path(arguments.plan))
 
     def show() -> None:
@@ -123,6 +124,10 @@ def checklist(arguments: argparse.Namespace) -> Answer:
             from executors.check import checklist_markdown
 
             print(checklist_markdown(document), end="")
+        elif shown_as == "html":
+            from executors.report_html import render_checklist
+
+            print(render_checklist(document))
         else:
             _show_checklist(document)
 

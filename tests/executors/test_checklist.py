@@ -128,3 +128,16 @@ def test_every_check_that_items_can_name_is_described() -> None:
     import executors.check
 
     assert all(f"`{name}`" in (executors.check.__doc__ or "") for name in REGISTRY)
+
+
+def test_the_checklist_page_escapes_what_models_say() -> None:
+    from executors.report_html import render_checklist
+
+    item = {
+        "id": "x", "phase": "deployment", "text": "<script>alert(1)</script>", "kind": "manual", "command": "",
+        "status": "todo", "evidence": "", "why": "a & b", "how": "",
+    }  # fmt: skip
+    page = render_checklist({"schema": "advisor.checklist/1", "items": [item]})
+    assert "<script>" not in page
+    assert "a &amp; b" in page
+    assert "http" not in page.replace("http-equiv", "")
