@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": ("ui.verbs_plan", "which model, framework and precision for a device, with reasons and steps"),
     "run": ("ui.verbs_run", "execute a plan: produce, validate, measure, judge; resumes where it stopped"),
     "validate": ("ui.verbs_judge", "judge any artifact against its 16-bit reference"),
+    "report": ("ui.verbs_judge", "put several runs side by side: advisor report compare RUN..."),
     "checklist": ("ui.verbs_run", "the deployment checklist of a plan or a run"),
     "check": ("ui.verbs_run", "verify the checklist items of a run that a machine can check"),
     "history": ("ui.verbs_run", "what runs measured on this machine, next to what was predicted"),

@@ -1,4 +1,4 @@
-"""validate: judge an artifact that is there already, against its reference."""
+"""validate and report: judge an artifact that is there already, put runs side by side."""
 
 from __future__ import annotations
 
@@ -48,3 +48,28 @@ def validate(arguments: argparse.Namespace) -> Answer:
         show_validation(document)
 
     return Answer(document, show, EXIT_OK if document["status"] == "passed" else EXIT_GATE_FAILED)
+
+
+def report_options(parser: Parser) -> None:
+    parser.add_argument("action", metavar="compare", help="what to do with the reports")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs")
+    parser.flag("--markdown", "print it as Markdown, for a pull request")
+
+
+def report(arguments: argparse.Namespace) -> Answer:
+    from executors.compare import compare_runs, markdown
+
+    if arguments.action != "compare":
+        hint = "write `advisor report compare RUN...`"
+        raise AdvisorError("bad-option", f"advisor report cannot {arguments.action!r}.", hint)
+    document = compare_runs([Path(run) for run in arguments.runs])
+
+    def show() -> None:
+        if arguments.markdown:
+            print(markdown(document), end="")
+        else:
+            from ui.view_judge import show_comparison
+
+            show_comparison(document)
+
+    return Answer(document, show)

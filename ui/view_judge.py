@@ -1,9 +1,10 @@
-"""A validation for a person: the verdict with its reasons, what was measured, the gates."""
+"""A validation for a person: the verdict with its reasons, what was measured, the gates; runs side by side."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from executors.compare import REFERENCE_COLUMNS, figure_rows, reference_rows
 from ui.terminal import bullets, console, gib, heading, pairs, safe, shell_path, table
 from ui.view_run import VERDICTS, gates_table, quantity
 
@@ -67,3 +68,13 @@ def _tasks(found: Document) -> str:
         f"{artifact} of {count} right, the reference {reference}; "
         f"{quantity('same_top1', found['agreement'])} answered alike"
     )
+
+
+def show_comparison(document: Document) -> None:
+    screen = console()
+    columns = ("", *(safe(run["name"], 60) for run in document["runs"]))
+    screen.print(table(columns, ([safe(cell) for cell in row] for row in figure_rows(document)), right=columns[1:]))
+    heading(screen, "References")
+    rows = ([safe(cell) for cell in row] for row in reference_rows(document))
+    screen.print(table(REFERENCE_COLUMNS, rows, right=("perplexity", "tokens")))
+    bullets(screen, (safe(note) for note in document["notes"]))

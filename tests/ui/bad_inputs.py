@@ -83,6 +83,12 @@ COMMANDS: list[list[str]] = [
     ["check", "{folder}"], ["check", "{text}"], ["history", "burn"], ["history", "list", "--run", "x"],
     ["knowledge"], ["knowledge", "magic"], ["knowledge", "models", "nonesuch-9000"], ["knowledge", "rules", "nonesuch"],
     ["probe", "--bench"], ["probe", "--save", "{folder}"], ["probe", "--save", "{text}"], ["doctor", "now"],
+    ["validate"], ["validate", "{text}"], ["validate", "{missing}", "--reference", "embedded"],
+    ["validate", "{text}", "--reference", "embedded"], ["validate", "{folder}", "--reference", "embedded"],
+    ["validate", "{loop}", "--reference", "embedded"], ["validate", "", "--reference", "embedded"],
+    ["validate", "{text}", "--reference", "embedded", "--workdir", "{text}"], ["report"], ["report", "compare"],
+    ["report", "burn", "{folder}"], ["report", "compare", "{missing}"], ["report", "compare", "{folder}"],
+    ["report", "compare", "{text}"],
     ["quickstart", "--workdir", ""], ["quickstart", "--workdir", "{text}"], ["quickstart", "embedded"],
 ]  # fmt: skip
 
