@@ -9,6 +9,7 @@ from typing import Any
 from advisor.gates import MEMORY_RATIO, QUALITY_RETENTION
 from advisor.judging import Judged
 from advisor.rank import quality_row
+from advisor.recipe import recipe_of
 from knowledge.precisions import overrides_of, uses_imatrix
 
 MAX_RUNGS = 4
@@ -42,8 +43,7 @@ def _rung(judged: Judged) -> dict[str, Any]:
         why += f"; {', '.join(p for p, _ in overrides)} stands fewer bits than the rest"
     return {
         "precision": judged.option.precision.name,
-        "type": str(precision.settings["type"]),
-        "tensor_types": [{"pattern": p, "type": t} for p, t in overrides],
+        **recipe_of(judged),
         "imatrix": uses_imatrix(precision),
         "expected_bytes": judged.size.weights.file_bytes,
         "quality": quality_row(judged.retention),

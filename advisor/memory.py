@@ -181,13 +181,24 @@ def memory_need(
     """Everything that lies in the engine's pool while the model runs. All experts count: all are resident."""
     cache = cache_parts(spec, context, concurrency, kv_type, framework, backend)
     overhead = overhead_parts(spec, framework, backend, context, concurrency)
+    repacked = _overhead(framework, backend).repack_types
     return MemoryNeed(
         weights_bytes=sizes.tensor_bytes,
         kv_bytes=sum(size for _, size, _ in cache),
         overhead_bytes=sum(size for _, size, _ in overhead),
         parts=(("weights", sizes.tensor_bytes, "tensor shapes and the precision's rules"), *cache, *overhead),
-        evictable_bytes=sum(sizes.matrix_bytes.get(name, 0) for name in _overhead(framework, backend).repack_types),
+        evictable_bytes=sizes.tensor_bytes
+        if "*" in repacked
+        else sum(sizes.matrix_bytes.get(name, 0) for name in repacked),
     )
+
+
+def resident_peak_bytes(
+    spec: ModelSpec, sizes: WeightSizes, framework: str, backend: str, context: int, tokens: int, kv_type: str = "f16"
+) -> int:
+    """What a process planned for `context` shows after `tokens` tokens: a cache that grows has only those in it."""
+    reached = min(tokens, context) if _overhead(framework, backend).cache_grows else context
+    return memory_need(spec, sizes, framework, backend, reached, 1, kv_type).peak_rss_bytes
 
 
 def place_of(backend: str) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from advisor.compression import Compression
 from advisor.constraints import Constraints
 from knowledge.base import AdvisorError, read_json
 from probes.profile import HardwareProfile
@@ -26,6 +27,7 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Text = Annotated[str, Field(max_length=4000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 GgufType = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,15}$")]
+NoOrGgufType = Annotated[str, Field(pattern=r"^$|^[A-Z][A-Z0-9_]{1,15}$")]
 
 
 def inside(path: str) -> str:
@@ -167,24 +169,38 @@ class AcquireSettings(_Document):
 
 
 class ConvertSettings(_Document):
-    """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized)."""
+    """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized), and of
+    that, for `format` openvino, a model folder."""
 
     kind: Literal["convert"] = "convert"
     input: RunPath
     output: RunPath
     type: GgufType = "F16"
+    format: Literal["gguf", "openvino"] = "gguf"
 
 
-class QuantizeSettings(_Document):
-    """llama.cpp quantization of `input` to `type`, `tensor_types` first, by the importance matrix `imatrix` if there is
-    one. `expected_bytes`: predicted file size."""
+class _Recipe(_Document):
+    """How to quantize: by llama.cpp to `type`, `tensor_types` first; or by NNCF's `compression`. Never both."""
+
+    type: NoOrGgufType = ""
+    tensor_types: list[TensorType] = []
+    compression: Compression | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.type) == (self.compression is not None):
+            raise ValueError("it needs a GGUF type or a compression, and not both")
+        return self
+
+
+class QuantizeSettings(_Recipe):
+    """Quantization of `input`, with llama.cpp by the importance matrix `imatrix` if there is one. `expected_bytes`:
+    predicted size of the file or folder."""
 
     kind: Literal["quantize"] = "quantize"
     input: RunPath
     output: RunPath
     precision: Annotated[str, Field(max_length=120)]
-    type: GgufType
-    tensor_types: list[TensorType] = []
     imatrix: NoOrRunPath = ""
     expected_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
 
@@ -298,12 +314,10 @@ class ChecklistItem(_Document):
     command: Text = ""
 
 
-class Rung(_Document):
+class Rung(_Recipe):
     """The next thing to try when a required gate fails: the same steps with another precision."""
 
     precision: Annotated[str, Field(max_length=120)]
-    type: GgufType
-    tensor_types: list[TensorType] = []
     imatrix: bool = False
     expected_bytes: int = 0
     quality: Quality

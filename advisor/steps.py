@@ -16,20 +16,16 @@ from advisor.constraints import Constraints
 from advisor.gates import gates_for
 from advisor.judging import Judged, work_of
 from advisor.ladder import ladder_for
+from advisor.memory import resident_peak_bytes
 from advisor.rank import band, quality_row
+from advisor.recipe import nncf_script, recipe_of
 from advisor.speed import CostModel, ttft_ms
-from knowledge.matrix import Backend
+from knowledge.matrix import Backend, framework_named
 from knowledge.precisions import overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.tables import read_document
 
-SOURCE, REFERENCE, ARTIFACT, SCORES, IMATRIX = (
-    "work/source.gguf",
-    "work/reference-f16.gguf",
-    "work/model.gguf",
-    "work/reference-scores",
-    "work/imatrix.gguf",
-)
+SOURCE, IMATRIX = "work/source.gguf", "work/imatrix.gguf"
 SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
 CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
 BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
@@ -50,9 +46,10 @@ def make_work(
     """The `plan` part of the document. `alternatives` are the judged options of the same model, for the ladder."""
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
-    executable = row.framework == "llama.cpp"
+    framework = framework_named(row.framework)
+    executable = framework.executor and _source(spec)["kind"] in framework.starts_from
     words = _words(best, threads)
-    recipes = [r for r in _recipes()[row.framework] if r["kind"] != "calibrate" or uses_imatrix(precision)]
+    recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
     gates = gates_for(best, request)
     return {
@@ -64,10 +61,12 @@ def make_work(
         "context": option.context,
         "licence": spec.licence,
         "base_model": spec.hf_id,
-        "reference_note": _reference_note(spec),
+        "reference_note": _reference_note(spec, row.framework),
         "predictions": {
-            "artifact_bytes": _exact(best.size.weights.file_bytes, 0.005, "sum over tensors, exact to the type"),
-            "peak_rss_bytes": _exact(best.size.need.peak_rss_bytes, 0.15, "sum of the memory parts"),
+            "artifact_bytes": _exact(
+                best.size.weights.file_bytes, framework.size_tolerance, "sum over tensors, exact to the type"
+            ),
+            "peak_rss_bytes": _exact(_benchmarked_peak(best, request), 0.15, "sum of the memory parts"),
             **_timed(best, threads, cost_model),
             "quality_retention": quality_row(best.retention)["retention"]
             | {"basis": f"{best.retention.basis}: {best.retention.source}"},
@@ -93,13 +92,33 @@ def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
     return {"low": low, "mid": value, "high": high, "level": 0.9, "basis": basis}
 
 
-def _reference_note(spec: ModelSpec) -> str:
+def _wanted(recipe: dict[str, Any], best: Judged, executable: bool) -> bool:
+    """Whether a recipe's step is one of this plan's."""
+    if recipe["kind"] == "calibrate" and not uses_imatrix(best.option.precision):
+        return False
+    if recipe.get("only_executed") and not executable:
+        return False
+    return best.option.backend.backend in recipe.get("backends", [best.option.backend.backend])
+
+
+def _benchmarked_peak(best: Judged, request: Constraints) -> int:
+    """The resident memory that the benchmark step will see."""
+    option = best.option
+    backend, kv_type = option.backend, request.kv_cache or "f16"
+    return resident_peak_bytes(
+        option.spec, best.size.weights, backend.framework, backend.backend, option.context,
+        BENCH_PROMPT + BENCH_DECODE, kv_type,
+    )  # fmt: skip
+
+
+def _reference_note(spec: ModelSpec, framework: str) -> str:
+    form = framework_named(framework).reference
     if spec.embedded:
-        packaged = f"16-bit GGUF dequantized from the packaged {spec.source_precision} file"
+        packaged = f"16-bit {form} dequantized from the packaged {spec.source_precision} file"
         return f"{packaged}: a demonstration, not the original 16-bit release"
     if spec.source_precision.upper() in ("F16", "BF16", "F32"):
-        return f"the {spec.source_precision} weights themselves"
-    return f"16-bit GGUF dequantized from {spec.source_precision}: the highest precision at hand"
+        return f"the {spec.source_precision} weights themselves, as {form}"
+    return f"16-bit {form} dequantized from {spec.source_precision}: the highest precision at hand"
 
 
 def _words(best: Judged, threads: int | None) -> dict[str, Any]:
@@ -112,7 +131,7 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
         "path": spec.path,
         "slug": slug,
         "precision": precision.name,
-        "artifact": ARTIFACT,
+        "artifact": _MADE.get(row.framework, "artifact"),
         "context": str(option.context),
         "threads": str(threads or 1),
         "engine": option.engine.kind,
@@ -130,6 +149,8 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
             f"{row.framework}_flags": _flags(precision, row),
             "olive_precision": str(settings.get("precision", "int4")),
         }
+    if compression := recipe_of(best).get("compression"):
+        words["nncf_script"] = nncf_script(compression)
     words |= _PROVIDERS.get(row.backend, {})
     return words | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
 
@@ -193,7 +214,7 @@ def _step(
     local = bool(best.option.spec.path)
     template = recipe["local_command"] if local and "local_command" in recipe else recipe["command"]
     outputs = [_path(o, words) for o in recipe.get("outputs", [])]
-    settings = _llamacpp_settings(recipe, best, request) if executable else _guide(best)
+    settings = _settings(recipe, best, request) if executable else _guide(recipe, best)
     return {
         "id": recipe["id"],
         "kind": recipe["kind"],
@@ -212,56 +233,57 @@ def _path(text: str, words: dict[str, Any]) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], "")), text)
 
 
-def _guide(best: Judged) -> dict[str, Any]:
-    values = {k: v for k, v in best.option.precision.settings.items() if isinstance(v, str | int | float | bool | list)}
-    return {
-        "kind": "guide",
-        "values": values | {"precision": best.option.precision.name, "backend": best.option.backend.backend},
-    }
+def _guide(recipe: dict[str, Any], best: Judged) -> dict[str, Any]:
+    values = {k: v for k, v in best.option.precision.settings.items() if isinstance(v, str | int | float | bool)}
+    said = {"precision": best.option.precision.name, "backend": best.option.backend.backend}
+    return {"kind": "guide", "values": values | said | recipe.get("values", {})}
 
 
-def _llamacpp_settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dict[str, Any]:
+_MADE = {"llama.cpp": "work/model.gguf", "openvino": "work/model"}
+
+
+def _settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dict[str, Any]:
+    """What the executor of the framework acts on; a guide for what can only be done on a device that is not here."""
     option = best.option
-    spec, precision = option.spec, option.precision
-    kind = recipe["kind"]
+    kind, artifact = recipe["kind"], _MADE[option.backend.framework]
+    if recipe.get("values"):
+        return _guide(recipe, best)
+    if recipe.get("on_device") and option.backend.backend != "cpu":
+        why = f"not run on the {option.engine.kind.upper()}: do it on the target"
+        return {"kind": "guide", "values": {"backend": option.backend.backend, "why": why}}
     if kind == "acquire":
-        return {"kind": "acquire", "source": _source(spec), "output": SOURCE}
+        return {"kind": "acquire", "source": _source(option.spec), "output": SOURCE}
     if kind == "convert":
-        return {"kind": "convert", "input": SOURCE, "output": REFERENCE, "type": "F16"}
+        return {**recipe["settings"], "kind": "convert", "input": SOURCE, "output": recipe["outputs"][0], "type": "F16"}
+    reference = next(r["outputs"][0] for r in _recipes()[option.backend.framework] if r["kind"] == "convert")
+    if kind == "calibrate":
+        return {"kind": "calibrate", "input": reference, "output": IMATRIX, "tokens": CALIBRATION_TOKENS}
     if kind == "quantize":
         return {
             "kind": "quantize",
-            "input": REFERENCE,
-            "output": ARTIFACT,
-            "precision": precision.name,
-            "type": str(precision.settings["type"]),
-            "tensor_types": [{"pattern": p, "type": t} for p, t in overrides_of(precision)],
-            "imatrix": IMATRIX if uses_imatrix(precision) else "",
+            "input": reference,
+            "output": artifact,
+            "precision": option.precision.name,
+            **recipe_of(best),
+            "imatrix": IMATRIX if uses_imatrix(option.precision) else "",
             "expected_bytes": best.size.weights.file_bytes,
         }
-    if kind == "calibrate":
-        return {"kind": "calibrate", "input": REFERENCE, "output": IMATRIX, "tokens": CALIBRATION_TOKENS}
     if kind == "validate":
         tier = recipe["tier"]
         return {
             "kind": "validate",
             "tier": tier,
-            "reference": "" if tier == "smoke" else REFERENCE,
+            "reference": "" if tier == "smoke" else reference,
             "context": option.context if tier == "smoke" else min(WINDOW, option.context),
             "blocks": SCORED_BLOCKS,
             "block_tokens": BLOCK_TOKENS,
             "memory_budget_bytes": best.size.budget.bytes if tier == "smoke" else 0,
             "expected_bytes": best.size.weights.file_bytes if tier == "integrity" else 0,
         }
-    if kind == "benchmark" and option.backend.backend != "cpu":
-        return {
-            "kind": "guide",
-            "values": {"backend": option.backend.backend, "why": "timed on the target, not by this build"},
-        }
     if kind == "benchmark":
         return {
             "kind": "benchmark",
-            "reference": REFERENCE,
+            "reference": reference,
             "pairs": BENCH_PAIRS,
             "prompt_tokens": BENCH_PROMPT,
             "decode_tokens": BENCH_DECODE,
@@ -290,17 +312,15 @@ def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict
     reference = 2 * spec.params
     kind, tier = recipe["kind"], recipe.get("tier")
     largest_row_block = 4 * spec.vocab * spec.hidden
+    rate = recipe.get("bytes_per_second", _QUANTIZE_BYTES_PER_SECOND)
+    making = max(_WORKER_BYTES + 2 * largest_row_block, round(recipe.get("peak_ratio", 0) * reference))
     copy = _WORKER_START_SECONDS + max(source, 0) / _COPY_BYTES_PER_SECOND
     tokens = SCORED_BLOCKS * BLOCK_TOKENS
     prefill, decode = best.prefill.mid, best.decode.mid
     rows: dict[str, tuple[float | None, int, int]] = {
         "acquire": (copy, 50 * 2**20, max(source, 0)),
-        "convert": (copy + reference / _QUANTIZE_BYTES_PER_SECOND, _WORKER_BYTES + 2 * largest_row_block, reference),
-        "quantize": (
-            copy + 2 * reference / _QUANTIZE_BYTES_PER_SECOND,
-            _WORKER_BYTES + 2 * largest_row_block,
-            sizes.file_bytes,
-        ),
+        "convert": (copy + reference / rate, making, reference),
+        "quantize": (copy + 2 * reference / rate, making, sizes.file_bytes),
         "calibrate": (
             CALIBRATION_TOKENS / prefill if prefill else None,
             reference + need.kv_bytes + need.overhead_bytes,
@@ -322,6 +342,7 @@ def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict
             0,
         ),
         "validate": (None, need.total_bytes, 0),
+        "compile": (None, need.total_bytes, 0),
         "package": (copy, 50 * 2**20, sizes.file_bytes),
     }
     seconds, peak, disk = rows[tier or kind]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,15 +66,21 @@ class Executor(Protocol):
         """
 
 
+_EXECUTORS = {
+    "llama.cpp": ("executors.llamacpp", "LlamaCpp"),
+    "openvino": ("executors.openvino", "OpenVino"),
+}  # framework: module and class, imported when a run needs them
+
+
 def executor_for(framework: str) -> Executor:
     """The executor of a framework; AdvisorError `toolchain-missing` where advisor has none yet."""
-    if framework == "llama.cpp":
-        from executors.llamacpp import LlamaCpp
-
-        return LlamaCpp()
-    raise AdvisorError(
-        "toolchain-missing",
-        f"advisor cannot run {framework} plans yet.",
-        "the plan's commands show how to do it with the framework's own tools",
-        EXIT_TOOLCHAIN_MISSING,
-    )
+    if framework not in _EXECUTORS:
+        raise AdvisorError(
+            "toolchain-missing",
+            f"advisor cannot run {framework} plans yet.",
+            "the plan's commands show how to do it with the framework's own tools",
+            EXIT_TOOLCHAIN_MISSING,
+        )
+    module, name = _EXECUTORS[framework]
+    executor: Executor = getattr(import_module(module), name)()
+    return executor

@@ -41,20 +41,20 @@ def integrity(
         file = read_gguf(artifact)
         base = read_gguf(reference) if reference is not None else None
     except AdvisorError as error:
-        return {**failed("damaged-file", error.message), "checks": [_check("parse", error.message)]}
-    checks = [_check("parse")]
+        return {**failed("damaged-file", error.message), "checks": [check("parse", error.message)]}
+    checks = [check("parse")]
     if base is not None:
-        checks.append(_check("tensors", _other_tensors(file, base)))
-        checks.append(_check("tokenizer", _other_tokenizer(file, base)))
+        checks.append(check("tensors", _other_tensors(file, base)))
+        checks.append(check("tokenizer", _other_tokenizer(file, base)))
         if planned is not None:
-            checks.append(_check("types", _other_types(file, base, planned, imatrix)))
+            checks.append(check("types", _other_types(file, base, planned, imatrix)))
     if expected_bytes:
-        checks.append(_check("size", _other_size(file.file_bytes, expected_bytes)))
+        checks.append(check("size", _other_size(file.file_bytes, expected_bytes)))
     found, peak = _scan(file, watch)
     suspects = _mostly_zero(found)
     if suspects and base is not None:
         suspects -= _mostly_zero(_scan(base, watch)[0])
-    checks.append(_check("values", _bad_values(found, suspects)))
+    checks.append(check("values", _bad_values(found, suspects)))
     wrong = next((check for check in checks if check["status"] == "fail"), None)
     return {
         **(failed(f"wrong-{wrong['id']}", wrong["text"]) if wrong else {"status": "pass"}),
@@ -68,7 +68,7 @@ def integrity(
     }
 
 
-def _check(name: str, wrong: str = "") -> dict[str, str]:
+def check(name: str, wrong: str = "") -> dict[str, str]:
     return {"id": name, "status": "fail" if wrong else "pass", "text": wrong}
 
 

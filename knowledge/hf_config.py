@@ -74,6 +74,17 @@ def gguf_name(name: str) -> tuple[str, str, int | None]:
     return f"blk.{layer}.{rest}", _loose_role(rest), layer
 
 
+def hf_parts(pattern: str) -> tuple[str, ...]:
+    """The parts of Hugging Face's names whose GGUF suffix contains `pattern`, weights alone: what a mix calls
+    `ffn_gate` is `mlp.gate_proj` in graphs made from checkpoints. Empty where none is known."""
+    named = [(part, suffix) for part, suffix, _ in _NAMES] + [(part, suffix) for part, (suffix, _) in _TOP.items()]
+    return tuple(
+        part.removesuffix(".weight").removeprefix("model.")
+        for part, suffix in named
+        if pattern in suffix and "norm" not in suffix and suffix.endswith(".weight")
+    )
+
+
 def _loose_role(name: str) -> str:
     if name.endswith("norm.weight"):
         return "norm"

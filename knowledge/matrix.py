@@ -70,8 +70,13 @@ class Efficiency:
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """A row of frameworks.toml. `holds` are file names (with wildcards) that tell an artifact: all of them in its folder,
-    or the one file."""
+    """A row of frameworks.toml.
+
+    `executor`: advisor runs its plans, from a model of a kind in `starts_from` (as in advisor.plan.ModelSource).
+    `reference`: the form of its 16-bit reference. `size_tolerance`: a predicted artifact size is right within this
+    share. `hub_library` and `hub_tags` are what a model card says; `holds` are file names (with wildcards) that tell an
+    artifact: all of them in a folder. `try_command` lets a finished artifact answer (`{file}`: its first file).
+    """
 
     name: str
     artifact: str
@@ -82,6 +87,13 @@ class Framework:
     words: str
     source: str
     holds: tuple[str, ...] = ()
+    starts_from: tuple[str, ...] = ()
+    reference: str = ""
+    size_tolerance: float = 0.02
+    hub_library: str = ""
+    hub_tags: tuple[str, ...] = ()
+    try_text: str = ""
+    try_command: str = ""
 
 
 def _number(text: str) -> float | None:
@@ -141,8 +153,12 @@ def core_rates(instruction_sets: frozenset[str]) -> tuple[tuple[float, float, fl
 @cache
 def load_frameworks() -> tuple[Framework, ...]:
     rows = read_document("frameworks.toml")
-    lists = ("holds",)
+    lists = ("holds", "starts_from", "hub_tags")
     return tuple(Framework(**row | {key: tuple(row.get(key, ())) for key in lists}) for row in rows.values())
+
+
+def framework_named(name: str) -> Framework:
+    return next(framework for framework in load_frameworks() if framework.name == name)
 
 
 @cache

@@ -14,7 +14,8 @@ class Overhead:
 
     `footprint_bytes` is the process without a model; `activation_bytes` the width of an activation; `ubatch` how many
     tokens are computed at once; `allocated` whether buffers count in full even where nothing was written to them;
-    `repack_types` are the ggml types that the kernels keep a rearranged copy of.
+    `repack_types` are the ggml types that the kernels keep a rearranged copy of, `*` all weights; `cache_grows` whether
+    the key-value cache takes memory as tokens come and not for the whole context at once.
     """
 
     framework: str
@@ -24,6 +25,7 @@ class Overhead:
     ubatch: int
     allocated: bool
     repack_types: tuple[str, ...]
+    cache_grows: bool
     source: str
 
 
@@ -66,6 +68,7 @@ def overheads() -> dict[tuple[str, str], Overhead]:
             int(row["ubatch"]),
             row["allocated"] == "yes",
             tuple(row["repack_types"].split()),
+            row["cache_grows"] == "yes",
             row["source"],
         )
         for row in read_rows("overheads.csv")
