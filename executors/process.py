@@ -38,7 +38,8 @@ from knowledge.base import (
 )
 
 WORKER = Path(__file__).resolve().parent / "worker"
-MODULES = {"llama.cpp": "llama_cpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx_lm"}
+# What can be asked for, and the module that shows that an interpreter has it; `export` reads Hugging Face folders.
+MODULES = {"llama.cpp": "llama_cpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx_lm", "export": "optimum"}
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 2.0  # from the worker's last word to its end

@@ -24,6 +24,7 @@ FRAMEWORKS = {
     "olive": ("olive", "olive-ai"),
     "mlx": ("mlx_lm", "mlx-lm"),
 }
+HELPERS = {"export"}  # isolated environments that run no model
 _CONTAINER_WORDS = re.compile(r"docker|kubepods|containerd|libpod|lxc|garden")
 # File systems that hold no file above 4 GiB.
 _SMALL_FILES = ("vfat", "msdos")
@@ -183,7 +184,9 @@ def find_toolchains() -> tuple[tuple[Toolchain, ...], tuple[str, ...]]:
     home = advisor_home() / "toolchains"
     for file in sorted(home.glob("*/toolchain.json")) if home.is_dir() else ():
         try:
-            found.append(_isolated(read_json(file, "toolchain description", limit_bytes=2**16)))
+            document = read_json(file, "toolchain description", limit_bytes=2**16)
+            if document["framework"] not in HELPERS:
+                found.append(_isolated(document))
         except (AdvisorError, KeyError, TypeError, ValueError):
             notes.append(f"{file.parent.name}/toolchain.json is not readable: that toolchain is left out")
     for framework, (package, distribution) in FRAMEWORKS.items():

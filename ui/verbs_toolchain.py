@@ -17,7 +17,7 @@ ACTIONS = ("list", "install", "check")
 
 def toolchain_options(parser: Parser) -> None:
     parser.add_argument("action", metavar="|".join(ACTIONS), help="what to do")
-    parser.add_argument("framework", nargs="?", metavar="FRAMEWORK", help="llama.cpp, openvino, olive or mlx")
+    parser.add_argument("framework", nargs="?", metavar="FRAMEWORK", help="llama.cpp, openvino, olive, mlx or export")
     parser.value("--offline", "FOLDER", "install: take every package from this folder of wheels, use no network")
 
 

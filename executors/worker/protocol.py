@@ -72,20 +72,27 @@ def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
         _send({"type": "result", "result": {**result, "peak_rss_bytes": peak_rss_bytes()}})
         status = 0
     except WorkerError as error:
-        traceback.print_exc()
+        _log_traceback()
         status = _fail(error.code, error.message)
     except OSError as error:
-        traceback.print_exc()
+        _log_traceback()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         status = _fail("disk-full" if full else "worker-error", "No space is left to write." if full else str(error))
     except MemoryError:
-        traceback.print_exc()
+        _log_traceback()
         status = _fail("worker-memory", "The worker ran out of the memory that it was allowed.")
     except BaseException as error:
-        traceback.print_exc()
+        _log_traceback()
         status = _fail("worker-error", f"{type(error).__name__}: {error}")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     os._exit(status)  # native teardown after a finished answer can only do harm
+
+
+def _log_traceback() -> None:
+    """To the log; the disk that it lies on may be what is full."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def progress(done: float, total: float, text: str) -> None:

@@ -5,10 +5,12 @@ Standard library only. pip and the compilers that it starts belong to the worker
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from .protocol import Operation, Request, WorkerError, progress
 
 HEARTBEAT_SECONDS = 1.0
 MAX_LINE_CHARACTERS = 500
+LEAST_FREE_BYTES = 1024**2  # with less, what failed failed for want of space
 # Imports that would otherwise report themselves to their makers or look for a network.
 QUIET = {"CI": "1", "OLIVE_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "NNCF_CI": "1"}
 _MISSING = re.compile(r"(?:No matching distribution found for|satisfies the requirement) ([\w.\-+=!<>~]+)")
@@ -28,7 +31,7 @@ _STEPS = ("Collecting", "Downloading", "Processing", "Using cached", "Building w
 
 
 def create(request: Request) -> dict[str, Any]:
-    """An empty environment with pip in the folder `folder`, which must not exist. Raises `no-venv`."""
+    """An empty environment with pip in the folder `folder`, which must not exist. Raises `no-venv`, `disk-full`."""
     try:
         import venv
 
@@ -36,6 +39,8 @@ def create(request: Request) -> dict[str, Any]:
         with _Heartbeat("making an environment"):
             builder.create(str(request["folder"]))
     except (ImportError, subprocess.CalledProcessError) as error:
+        if shutil.disk_usage(Path(request["folder"]).parent).free < LEAST_FREE_BYTES:
+            raise _no_space() from error
         hint = "install its venv module (Debian, Ubuntu: apt install python3-venv)"
         raise WorkerError("no-venv", f"This Python cannot make an environment: {hint}.") from error
     return {}
@@ -71,7 +76,8 @@ def _follow(stream: IO[bytes], heartbeat: _Heartbeat) -> list[str]:
     """Copy pip's words to the log, and tell how many packages it has come to. Its last lines."""
     said: list[str] = []
     for raw in stream:
-        os.write(2, raw)
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            os.write(2, raw)
         line = " ".join(raw.decode("utf-8", "replace").split())[:MAX_LINE_CHARACTERS]
         said = [*said[-60:], line]
         if line.startswith(_STEPS):
@@ -83,13 +89,17 @@ def _follow(stream: IO[bytes], heartbeat: _Heartbeat) -> list[str]:
 def _refusal(said: list[str], status: int) -> WorkerError:
     words = "\n".join(said)
     if "No space left" in words:
-        return WorkerError("disk-full", "No space is left to install it.")
+        return _no_space()
     if any(part in words for part in _UNREACHABLE):
         return WorkerError("no-network", "The package index cannot be reached.")
     if missing := _MISSING.search(words):
         return WorkerError("no-wheels", f"pip finds no {missing[1]} for this system.")
     telling = [line for line in said if line.lower().startswith("error:")] or said[-1:] or [f"status {status}"]
     return WorkerError("pip-failed", f"pip could not install it: {telling[0].removeprefix('ERROR: ').rstrip('.')}.")
+
+
+def _no_space() -> WorkerError:
+    return WorkerError("disk-full", "No space is left to install it.")
 
 
 def inspect(request: Request) -> dict[str, Any]:

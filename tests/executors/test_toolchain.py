@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -87,14 +86,26 @@ def packages_of(home: Path) -> Path:
 # ---- what ships
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [row.name for row in load_frameworks()])
 def test_every_framework_has_a_lock_of_the_version_that_is_known(name: str) -> None:
     recipe = find_recipe(name)
     row = next(row for row in load_frameworks() if row.name == name)
     assert recipe.version == row.version
     assert recipe.pins[row.python].startswith(row.version)
-    assert recipe.download_bytes < recipe.disk_bytes
-    assert "==" not in "".join(recipe.pins.values())
+
+
+def test_workers_can_ask_for_every_toolchain_by_its_name() -> None:
+    assert set(recipes()) == set(MODULES)
+    assert all(one.download_bytes < one.disk_bytes and one.temporary_bytes and one.source for one in recipes().values())
+
+
+def test_the_toolchain_that_only_exports_is_no_framework_of_the_profile(home: Path) -> None:
+    record = toolchain_folder("export") / RECORD
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"framework": "export", "version": "1", "python": "/nowhere", "packages": {}}))
+    toolchains, notes = find_toolchains()
+    assert "export" not in [one.framework for one in toolchains]
+    assert not notes
 
 
 @pytest.mark.parametrize("extra", ["llamacpp", "openvino", "olive", "mlx"])
@@ -353,19 +364,20 @@ def test_20_kills_never_leave_an_environment_that_is_taken_for_whole(recipe: Rec
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [1, 8, 19])
 def test_a_disk_that_fills_up_meanwhile_is_one_sentence(
-    recipe: Recipe, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int
 ) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = os.geteuid() == 0 and subprocess.call(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], stderr=subprocess.DEVNULL
-    )
-    if mounted != 0:
-        pytest.skip("a file system of 8 MB needs the right to mount one")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(small)]
+    if shutil.which("mount") is None or subprocess.call(mount, stderr=subprocess.DEVNULL):
+        pytest.skip("a small file system needs the right to mount one")
+    large = shutil.copytree(wheels, tmp_path / "large")
+    write_wheel(large, "tiny", "1.0", "import tiny_helper\n" + "#" * 10**7)
     try:
         monkeypatch.setenv("ADVISOR_HOME", str(small / "home"))
-        error = refused(replace(recipe, disk_bytes=1000), wheels=wheels)
+        error = refused(replace(recipe, disk_bytes=1000), wheels=large)
         assert error.exit_code == EXIT_TOOLCHAIN_MISSING
         assert error.code == "disk-full"
         assert state(recipe)["status"] == "missing"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ["llama.cpp", "openvino", "olive", "mlx"]
+NAMES = ["llama.cpp", "openvino", "olive", "mlx", "export"]
 
 
 def test_every_framework_is_listed_with_its_size_and_time(call) -> None:
