@@ -14,7 +14,7 @@ from advisor.speed import Interval
 from knowledge.records import ModelSpec
 from knowledge.tables import read_document
 
-_SLOWEST_USEFUL_TPS = 2.0
+_SLOWEST_USEFUL_TPS = 2.5
 _WORST_RETENTION = 0.8
 _CHANCE_SCORE, _BEST_SCORE = 25.0, 85.0  # MMLU-like scores: four choices; the best open models that fit one machine
 _UNKNOWN_SPEED_SCORE = 0.35

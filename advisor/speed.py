@@ -1,10 +1,9 @@
 """Speed as physics with published shares: the roofline prior, and the seam for the learned model.
 
 Decode reads every active weight and the cache once per token: time = bytes / (bandwidth x share) + a fixed cost per
-token; on a CPU also the arithmetic, which does not hide behind memory there (measured on a 135M model at 16 and at 8
-bits). Prefill multiplies: time = 2 x active parameters x tokens / (rate x share). The shares are bands
-(data/efficiency.csv, data/core_rates.csv), so every answer is a band, labelled as what it is. Unknown bandwidth or
-compute gives an unknown speed, never a guess.
+token, and on a CPU never less than the arithmetic takes. Prefill multiplies: time = 2 x active parameters x tokens /
+(rate x share). The shares are bands (data/efficiency.csv, data/core_rates.csv), so every answer is a band, labelled as
+what it is. Unknown bandwidth or compute gives an unknown speed, never a guess.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Roofline:
             if work.engine.kind == "cpu" and work.threads:
                 rate = min(rate, work.threads * _CPU_BYTES_PER_CORE[i])
                 arithmetic = 2 * active / (work.threads * core_rates(work.engine.instruction_sets)[0][i])
-            times.append(traffic / rate + arithmetic + efficiency.token_overhead_ms / 1e3 * (1.6, 1.0, 0.6)[i])
+            times.append(max(traffic / rate, arithmetic) + efficiency.token_overhead_ms / 1e3 * (1.6, 1.0, 0.6)[i])
         what = "measured bandwidth" if work.engine.measured else "data-sheet bandwidth"
         basis = f"roofline prior: {what} {work.engine.bandwidth_gbs:.0f} GB/s, published shares ({efficiency.source})"
         return Interval(1 / times[0], 1 / times[1], 1 / times[2], basis)
