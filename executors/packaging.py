@@ -1,7 +1,8 @@
-"""The artifact folder as users of GGUF expect it, and the run's manifest.
+"""The artifact folder as users of its framework expect it, and the run's manifest.
 
-`artifact/` holds the model under a name of the GGUF naming convention (ggml docs/gguf.md), its model card `README.md`
-and `SHA256SUMS`. Model files are linked from where the rung made them, not copied.
+`artifact/` holds the model, its card `README.md` and `SHA256SUMS`. A GGUF is named by the GGUF naming convention (ggml
+docs/gguf.md); the files of a model folder keep the names that their framework looks for. Model files are linked from
+where the rung made them, not copied.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from executors.folder import LOCK, PARTIAL, RunFolder, link_or_copy, sha256_file
 from executors.report_md import code, comparison, escape, gates, performance, quality
 from executors.report_text import summary
 from knowledge.base import printable, write_json
+from knowledge.matrix import framework_named
 
 MANIFEST_SCHEMA = "advisor.manifest/1"
+PAPERS = ("README.md", "SHA256SUMS")  # what is added to the model's own files
 REWRITTEN = ("manifest.json", "checklist.json", "checklist.md", LOCK)  # `advisor check` writes the checklist anew
 
 # The identifiers of Hugging Face's `license` field for the licences of the catalogue; others go to `license_name`.
@@ -80,8 +83,9 @@ def model_card(document: Mapping[str, Any]) -> str:
     front: dict[str, Any] = {}
     if base:
         front |= {"base_model": printable(base), "base_model_relation": "quantized"}
-    front |= {"library_name": "gguf", "pipeline_tag": "text-generation", **_licence(document["licence"])}
-    front["tags"] = ["gguf", "llama-cpp", "quantized"]
+    framework = framework_named(document["framework"])
+    front |= {"library_name": framework.hub_library, "pipeline_tag": "text-generation"}
+    front |= {**_licence(document["licence"]), "tags": list(framework.hub_tags)}
     source = document["source"]
     lines = [
         "---",

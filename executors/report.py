@@ -22,6 +22,7 @@ from executors.schedule import Job, rung_precision
 from executors.steps import StepRecord
 from executors.validation import paired_ratio, spread
 from knowledge.base import AdvisorError, read_json, write_json
+from knowledge.matrix import framework_named
 from probes.profile import HardwareProfile
 
 SCHEMA = "advisor.run/1"
@@ -29,7 +30,6 @@ FINAL = ("passed", "failed", "inconclusive")
 TIMED = ("decode_tps", "prefill_tps", "ttft_ms", "load_seconds", "peak_rss_bytes")
 PREDICTED = ("artifact_bytes", "peak_rss_bytes", "decode_tps", "prefill_tps", "ttft_ms", "quality_retention")
 RUNG_FIGURES = ("quality_retention", "kl_divergence", "same_top1", "memory_ratio", "decode_ratio")
-SIZE_TOLERANCE = 0.005  # issue 2: a predicted file size within 0.5 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,12 +271,10 @@ def _comparison(work: Work, kept: Rung) -> list[dict[str, Any]]:
     if kept.number:
         rung = work.ladder[kept.number - 1]
         unknown = Band(low=None, mid=None, high=None)
-        size = rung.expected_bytes
+        size, off = rung.expected_bytes, framework_named(work.framework).size_tolerance
         bands = dict.fromkeys(PREDICTED, unknown) | {
             "quality_retention": rung.quality.retention,
-            "artifact_bytes": Band(low=size * (1 - SIZE_TOLERANCE), mid=size, high=size * (1 + SIZE_TOLERANCE))
-            if size
-            else unknown,
+            "artifact_bytes": Band(low=size * (1 - off), mid=size, high=size * (1 + off)) if size else unknown,
         }
     return [_line(metric, bands[metric], found[metric]) for metric in PREDICTED]
 
@@ -301,10 +299,10 @@ def _next(outcome: Outcome) -> list[dict[str, str]]:
         )
     steps.append({"text": "Check the deployment checklist.", "command": "advisor check RUN_DIR"})
     steps.append({"text": "See what this machine has measured so far.", "command": "advisor history"})
-    name = next((file["path"] for file in outcome.artifact if file["path"].endswith(".gguf")), None)
-    if outcome.status == "passed" and name is not None:
-        words = "Serve the model (OpenAI-compatible) where llama.cpp's own programs are installed."
-        steps.append({"text": words, "command": f"llama-server --model RUN_DIR/{name}"})
+    framework = framework_named(outcome.work.framework)
+    if outcome.status == "passed" and framework.try_command:
+        model = next(file["path"] for file in outcome.artifact if not file["path"].endswith("README.md"))
+        steps.append({"text": framework.try_text, "command": framework.try_command.replace("{file}", model)})
     return steps
 
 

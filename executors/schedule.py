@@ -191,6 +191,7 @@ def _on_rung(settings: QuantizeSettings, work: Work, number: int) -> QuantizeSet
             "type": rung.type,
             "tensor_types": rung.tensor_types,
             "imatrix": matrix if rung.imatrix else "",
+            "compression": rung.compression,
             "expected_bytes": rung.expected_bytes,
         }
     )
