@@ -15,7 +15,7 @@ from advisor.constraints import Constraints
 from advisor.engines import Engine
 from knowledge.base import AdvisorError
 from knowledge.matrix import Backend, Limit, architecture_served, load_backends, load_limits
-from knowledge.precisions import overrides_of, resolve_precision
+from knowledge.precisions import overrides_of, resolve_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import undividable_row, weights
 from probes.profile import HardwareProfile
@@ -135,7 +135,9 @@ def precisions_for(row: Backend, asked: str | None) -> tuple[Precision, ...]:
 def _precision(name: str, framework: str) -> Precision | None:
     try:
         found = resolve_precision(name, framework)
-    except AdvisorError:
+    except AdvisorError as error:
+        if error.code != "unknown-precision":
+            raise
         return None
     return found[0] if found else None
 
@@ -180,6 +182,7 @@ def options_for(
                 "symmetric": precision.symmetric,
                 "undivided_tensor": _undivided(spec, precision),
                 "needs_imatrix": precision.needs_imatrix,
+                "uses_imatrix": uses_imatrix(precision),
                 "native_only": precision.native_only,
                 "source_precision": spec.source_precision,
                 "source_quantized": source_bits < 16,

@@ -8,15 +8,18 @@ from typing import Any
 
 from advisor.gates import MEMORY_RATIO, QUALITY_RETENTION
 from advisor.judging import Judged
+from advisor.quality import METRIC
 from advisor.rank import quality_row
 from advisor.recipe import recipe_of
+from advisor.sensitivity import BASE, LARGEST_PARAMS_B, LOWER
 from knowledge.precisions import overrides_of, uses_imatrix
 
 MAX_RUNGS = 4
 
 
 def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, Any]]:
-    """At most MAX_RUNGS rungs, none in 16 bits, and with an importance matrix only where the plan collects one."""
+    """At most MAX_RUNGS rungs, none in 16 bits, and with an importance matrix only where the plan collects one; then,
+    for a small model in llama.cpp, a mix that will be measured."""
     others = [
         j
         for j in alternatives
@@ -26,12 +29,29 @@ def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, A
         and j.option.precision.nominal_bits < 16
         and (not uses_imatrix(j.option.precision) or uses_imatrix(best.option.precision))
     ]
-    return [_rung(j) for j in sorted(others, key=_merit)[:MAX_RUNGS]]
+    rungs = [_rung(j) for j in sorted(others, key=_merit)[:MAX_RUNGS]]
+    spec = best.option.spec
+    small = spec.params_b <= LARGEST_PARAMS_B and best.option.backend.framework == "llama.cpp"
+    return [*rungs, _measured()] if small else rungs
 
 
 def _merit(judged: Judged) -> tuple[bool, bool, float, str]:
     small, good = judged.size.weights.ratio <= MEMORY_RATIO, judged.retention.mid >= QUALITY_RETENTION
     return not (small and good), not good, -judged.retention.mid, judged.option.precision.name
+
+
+def _measured() -> dict[str, Any]:
+    """The rung whose mix is found on the run itself (advisor.sensitivity)."""
+    unknown = {"low": None, "mid": None, "high": None, "basis": "not known before it is measured"}
+    return {
+        "precision": f"{BASE}+measured",
+        "type": BASE,
+        "lower": LOWER,
+        "memory_ratio": MEMORY_RATIO,
+        "quality": {"retention": unknown, "metric": METRIC, "basis": "measured", "source": "this run"},
+        "why": f"measures which groups of tensors stand {LOWER}, and lowers those until {MEMORY_RATIO:g} of the 16-bit "
+        "bytes are kept",
+    }
 
 
 def _rung(judged: Judged) -> dict[str, Any]:

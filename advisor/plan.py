@@ -214,6 +214,19 @@ class CalibrateSettings(_Document):
     tokens: Annotated[int, Field(ge=256, le=1_000_000)] = 4096
 
 
+class SensitivitySettings(_Document):
+    """Find a mix of `base` and `lower` that fits `memory_ratio` of 2 bytes per parameter, by measuring on `blocks`
+    blocks what each group of tensors of `reference` loses. Made by the schedule for a rung, never planned."""
+
+    kind: Literal["sensitivity"] = "sensitivity"
+    reference: RunPath
+    output: RunPath
+    base: GgufType
+    lower: GgufType
+    memory_ratio: Annotated[float, Field(gt=0, le=1)]
+    blocks: Annotated[int, Field(ge=4, le=10_000)] = 16
+
+
 class ValidateSettings(_Document):
     """One tier of validation (DESIGN section 5). `reference` is the 16-bit model, `artifact` what was made."""
 
@@ -257,6 +270,7 @@ Settings = Annotated[
     | ConvertSettings
     | QuantizeSettings
     | CalibrateSettings
+    | SensitivitySettings
     | ValidateSettings
     | BenchmarkSettings
     | PackageSettings
@@ -315,10 +329,16 @@ class ChecklistItem(_Document):
 
 
 class Rung(_Recipe):
-    """The next thing to try when a required gate fails: the same steps with another precision."""
+    """The next thing to try when a required gate fails: the same steps with another precision.
+
+    With `lower`, what that is will be measured when the rung is reached: `type`, with the groups of tensors that mind
+    it least in the type `lower`, so many that `memory_ratio` is kept.
+    """
 
     precision: Annotated[str, Field(max_length=120)]
     imatrix: bool = False
+    lower: NoOrGgufType = ""
+    memory_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
     expected_bytes: int = 0
     quality: Quality
     why: Text

@@ -13,7 +13,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from advisor.plan import BenchmarkSettings, CalibrateSettings, ConvertSettings, QuantizeSettings, ValidateSettings
+from advisor.plan import (
+    BenchmarkSettings,
+    CalibrateSettings,
+    ConvertSettings,
+    QuantizeSettings,
+    SensitivitySettings,
+    ValidateSettings,
+)
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError
 
 Event = dict[str, Any]
@@ -41,7 +48,14 @@ class Task:
     how the artifact was made, if it was quantized.
     """
 
-    settings: ConvertSettings | CalibrateSettings | QuantizeSettings | ValidateSettings | BenchmarkSettings
+    settings: (
+        ConvertSettings
+        | CalibrateSettings
+        | SensitivitySettings
+        | QuantizeSettings
+        | ValidateSettings
+        | BenchmarkSettings
+    )
     paths: Mapping[str, Path]
     threads: int
     watch: Watch

@@ -6,8 +6,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from advisor.plan import CalibrateSettings, ConvertSettings, QuantizeSettings, ValidateSettings
-from executors import tiers, validation
+from advisor.plan import (
+    CalibrateSettings,
+    ConvertSettings,
+    QuantizeSettings,
+    SensitivitySettings,
+    ValidateSettings,
+)
+from executors import sensitivity, tiers, validation
 from executors.executor import Task
 from executors.folder import link_or_copy
 from executors.integrity import integrity
@@ -37,6 +43,8 @@ class LlamaCpp:
             return _convert(task, settings)
         if isinstance(settings, CalibrateSettings):
             return _calibrate(task, settings)
+        if isinstance(settings, SensitivitySettings):
+            return sensitivity.measure(task, settings)
         if isinstance(settings, QuantizeSettings):
             return _quantize(task, settings.type, settings)
         if isinstance(settings, ValidateSettings):

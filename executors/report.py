@@ -57,7 +57,8 @@ class Rung:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What `build` needs. `chosen` indexes `rungs`; None while the run is not finished. `artifact` lists the files of
-    artifact/ with their size and SHA-256, `source` is what the acquire step found."""
+    artifact/ with their size and SHA-256, `source` is what the acquire step found, `sensitivity` what was measured to
+    make a mix, if it was."""
 
     plan: Plan
     work: Work
@@ -68,6 +69,7 @@ class Outcome:
     chosen: int | None = None
     artifact: Sequence[Mapping[str, Any]] = ()
     error: AdvisorError | None = None
+    sensitivity: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -186,6 +188,8 @@ def build(outcome: Outcome) -> dict[str, Any]:
         "environment": outcome.identity.environment,
         "next": _next(outcome),
     }
+    if outcome.sensitivity:
+        document["sensitivity"] = dict(outcome.sensitivity)
     if outcome.error is not None:
         document["error"] = outcome.error.as_json()["error"]
     return document
@@ -200,6 +204,7 @@ def _why(plan: Plan, work: Work) -> dict[str, Any]:
     expected = {
         rung.precision: (rung.quality.retention.mid, rung.expected_bytes - header, rung.quality.basis)
         for rung in work.ladder
+        if not rung.lower
     } | {
         r.precision: (r.quality.retention.mid, r.memory.weights_bytes, r.quality.basis)
         for r in plan.recommendations

@@ -41,6 +41,7 @@ def render(document: Mapping[str, Any]) -> str:
         *quality(document),
         *performance(document),
         *_rungs(document["rungs"]),
+        *_sensitivity(document.get("sensitivity")),
         *_files(document["artifact"]),
         *_steps(document["steps"]),
         *_environment(document["environment"]),
@@ -139,6 +140,28 @@ def _rungs(rungs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     header = ("rung", "precision", "quality", "KL", "bytes of 16-bit", "decode", "result", "why")
     return ["## Rungs tried", "", *table(header, rows)] if rows else []
+
+
+def _sensitivity(found: Mapping[str, Any] | None) -> list[str]:
+    """What each group of tensors lost alone, and which were lowered together."""
+    if not found or not found["measured"]:
+        return []
+    base, *lowered = found["measured"]
+    groups = (found["mix"] or {"groups": []})["groups"]
+    rows = [
+        (
+            code(one["group"]),
+            f"{one['kl_divergence'] - base['kl_divergence']:.4f}",
+            format_bytes(base["tensor_bytes"] - one["tensor_bytes"]),
+            "yes" if one["group"] in groups else "no",
+        )
+        for one in lowered
+    ]
+    about = (
+        f"Each group of tensors lowered alone from {code(found['base'])} ({base['kl_divergence']:.4f} nats) to "
+        f"{code(found['lower'])}, on {found['tokens']} tokens of the calibration text."
+    )
+    return ["## Sensitivity", "", about, "", *table(("group", "nats added", "saved", "lowered"), rows)]
 
 
 def _files(artifact: Mapping[str, Any]) -> list[str]:

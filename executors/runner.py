@@ -30,7 +30,7 @@ from executors.folder import (
 )
 from executors.gates import evaluate, merit, status_of
 from executors.report import Identity, Outcome, Rung
-from executors.schedule import Job, Schedule, rung_precision, schedule
+from executors.schedule import Job, Schedule, resolved, rung_precision, schedule
 from executors.steps import StepRunner
 from knowledge.base import EXIT_INTERRUPTED, AdvisorError, file_error, write_json
 from probes.profile import HardwareProfile
@@ -135,7 +135,8 @@ def _interrupted(folder: RunFolder) -> AdvisorError:
 
 @dataclass
 class _Run:
-    """One pass over the jobs of a run; `rungs` are those tried in it, `previous` a finished report found there."""
+    """One pass over the jobs of a run; `rungs` are those tried in it, `measured` what a rung was made of, `previous` a
+    finished report found there."""
 
     folder: RunFolder
     plan: Plan
@@ -146,6 +147,7 @@ class _Run:
     steps: StepRunner
     previous: dict[str, Any] | None
     rungs: list[Rung] = field(default_factory=list)
+    measured: dict[str, Any] = field(default_factory=dict)
 
     def complete(self, machine: HardwareProfile) -> dict[str, Any]:
         """Everything from the first job to the report; the previous report where nothing was left to do."""
@@ -190,6 +192,8 @@ class _Run:
         last = len(self.jobs.rungs) - 1 if self.escalate else max(begun, default=0)
         for k in range(last + 1):
             if k:
+                if k in self.jobs.searches and not self._search(k):
+                    break
                 rung = self.work.ladder[k - 1]
                 text = f"{rung_precision(self.work, k - 1)} did not pass. {rung.why}"
                 self.steps.emit({"type": "rung", "rung": k, "precision": rung.precision, "text": text})
@@ -202,6 +206,25 @@ class _Run:
         if not self.rungs[best].performance:
             self.rungs[best] = self._time(best)
         return best
+
+    def _search(self, k: int) -> bool:
+        """Measure what rung `k` shall be, and take it into the ladder; False, and the ladder ends there, where nothing
+        was found that was not tried."""
+        job = self.jobs.searches[k]
+        self.steps.total += 1
+        self.steps.perform(job)
+        self.measured = self.steps.metrics[job.name]
+        mix = self.measured["mix"]
+        tried = {rung_precision(self.work, number).lower() for number in range(k)}
+        if mix is None:
+            self.steps.note("No mix of these types is small enough.")
+        elif mix["precision"].lower() in tried:
+            self.steps.note(f"The measured mix is {mix['precision']}, which was tried.")
+            mix = None
+        self.plan = resolved(self.plan, k, mix)
+        assert self.plan.plan is not None
+        self.work, self.jobs = self.plan.plan, schedule(self.plan)
+        return mix is not None
 
     def _try(self, k: int) -> Rung:
         """Make and validate rung `k`; time it too, which takes longest, unless something required has failed."""
@@ -261,5 +284,6 @@ class _Run:
             chosen=chosen,
             artifact=artifact,
             error=error,
+            sensitivity=self.measured,
             source=self._source(),
         )

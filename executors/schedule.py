@@ -7,21 +7,26 @@ before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from advisor.plan import (
     AcquireSettings,
+    Band,
     BenchmarkSettings,
     CalibrateSettings,
     ConvertSettings,
+    Estimate,
     GuideSettings,
     PackageSettings,
     Plan,
     QuantizeSettings,
+    SensitivitySettings,
     Settings,
     Step,
+    TensorType,
     ValidateSettings,
     Work,
 )
@@ -59,11 +64,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`shared` jobs run once and first; `rungs[k]` are the jobs of rung k in order; `package` closes the run."""
+    """`shared` jobs run once and first; `rungs[k]` are the jobs of rung k in order; `package` closes the run.
+
+    `searches` maps a rung whose precision is still to be measured to the job that finds it; `resolved` then gives the
+    plan to schedule anew.
+    """
 
     shared: tuple[Job, ...]
     rungs: tuple[tuple[Job, ...], ...]
     package: Job
+    searches: dict[int, Job]
     artifacts: tuple[str, ...]  # what each rung makes: the artifact's path before packaging
 
 
@@ -99,9 +109,34 @@ def schedule(plan: Plan) -> Schedule:
     package = next(
         _job(i, s, None, work, "", "") for i, s in _numbered(work.steps) if isinstance(s.settings, PackageSettings)
     )
-    result = Schedule(shared, rungs if _count(work, QuantizeSettings) else rungs[:1], package, artifacts)
+    searches = {k: _search(work, k) for k, rung in enumerate(work.ladder, start=1) if rung.lower}
+    result = Schedule(shared, rungs if _count(work, QuantizeSettings) else rungs[:1], package, searches, artifacts)
     _check_flow(result)
     return result
+
+
+def resolved(plan: Plan, number: int, mix: Mapping[str, Any] | None) -> Plan:
+    """`plan` with what the search found for rung `number`; without that rung and those after it where nothing was."""
+    work = plan.plan
+    assert work is not None
+    rung = work.ladder[number - 1]
+    ladder = work.ladder[: number - 1]
+    if mix is not None:
+        basis = "sum over the groups lowered alone"
+        retention = Band(low=None, mid=min(1.0, mix["retention"]), high=None, basis=basis)
+        groups = " and ".join(mix["groups"]) or "no group"
+        found = rung.model_copy(
+            update={
+                "precision": mix["precision"],
+                "tensor_types": [TensorType(**rule) for rule in mix["tensor_types"]],
+                "expected_bytes": mix["expected_bytes"],
+                "lower": "",
+                "quality": rung.quality.model_copy(update={"retention": retention}),
+                "why": f"measured: {groups} in {rung.lower} is expected to cost {mix['kl_divergence']:.4f} nats",
+            }
+        )
+        ladder = [*ladder, found, *work.ladder[number:]]
+    return plan.model_copy(update={"plan": work.model_copy(update={"ladder": ladder})})
 
 
 def rung_precision(work: Work, rung: int) -> str:
@@ -138,6 +173,31 @@ def _artifact(work: Work, rung: int) -> str:
 def _rung_path(path: str, rung: int) -> str:
     """Where a rung puts what the plan puts at `path`; a path outside work/ stays, and is refused."""
     return f"work/rungs/{rung}/{path.removeprefix('work/')}" if path.startswith("work/") else path
+
+
+def _search(work: Work, number: int) -> Job:
+    """The job that finds the mix of a measured rung."""
+    rung = work.ladder[number - 1]
+    references = [s.settings.output for s in work.steps if isinstance(s.settings, ConvertSettings)]
+    if not references:
+        raise _bad("a rung measures against a 16-bit reference, which no step makes")
+    output = f"work/rungs/{number}/sensitivity.json"
+    settings = SensitivitySettings(
+        reference=references[-1], output=output, base=rung.type, lower=rung.lower, memory_ratio=rung.memory_ratio
+    )
+    step = Step(
+        id="sensitivity",
+        kind="calibrate",
+        framework=work.framework,
+        title="Measure which tensors stand fewer bits",
+        settings=settings,
+        command=[],
+        inputs=[settings.reference],
+        outputs=[output],
+        estimate=Estimate(seconds=None, peak_ram_bytes=None, disk_bytes=None),
+    )
+    name = f"{len(work.steps) + 1:02d}-sensitivity.r{number}"
+    return Job(name, step, settings, {"reference": settings.reference}, output, number)
 
 
 def _store(step: Step) -> str:
@@ -214,9 +274,10 @@ def _check(work: Work) -> None:
 
 def _check_flow(jobs: Schedule) -> None:
     """Every input is made by an earlier job, and no two jobs write to one place."""
-    for rung in jobs.rungs:
+    for number, rung in enumerate(jobs.rungs):
         made: list[str] = []
-        for job in (*jobs.shared, *rung, jobs.package):
+        search = [jobs.searches[number]] if number in jobs.searches else []
+        for job in (*jobs.shared, *search, *rung, jobs.package):
             for path in job.inputs.values():
                 if path not in made:
                     raise _bad(f"step {job.step.id} reads {path or 'reference scores'}, which no earlier step makes")
