@@ -305,9 +305,10 @@ def _next(outcome: Outcome) -> list[dict[str, str]]:
     steps.append({"text": "Check the deployment checklist.", "command": "advisor check RUN_DIR"})
     steps.append({"text": "See what this machine has measured so far.", "command": "advisor history"})
     framework = framework_named(outcome.work.framework)
-    if outcome.status == "passed" and framework.try_command:
-        model = next(file["path"] for file in outcome.artifact if not file["path"].endswith("README.md"))
-        steps.append({"text": framework.try_text, "command": framework.try_command.replace("{file}", model)})
+    if outcome.status == "passed" and outcome.artifact and framework.try_command:
+        largest = max(outcome.artifact, key=lambda file: file["bytes"])
+        command = framework.try_command.replace("{file}", largest["path"])
+        steps.append({"text": framework.try_text, "command": command})
     return steps
 
 

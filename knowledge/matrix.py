@@ -75,7 +75,7 @@ class Framework:
     `executor`: advisor runs its plans, from a model of a kind in `starts_from` (as in advisor.plan.ModelSource).
     `reference`: the form of its 16-bit reference. `size_tolerance`: a predicted artifact size is right within this
     share. `hub_library` and `hub_tags` are what a model card says; `holds` are file names (with wildcards) that tell an
-    artifact: all of them in a folder. `try_command` lets a finished artifact answer (`{file}`: its first file).
+    artifact: all of them in a folder. `try_command` lets a finished artifact answer (`{file}`: its largest file).
     """
 
     name: str
@@ -86,6 +86,7 @@ class Framework:
     licence: str
     words: str
     source: str
+    imports: str = ""
     holds: tuple[str, ...] = ()
     starts_from: tuple[str, ...] = ()
     reference: str = ""
