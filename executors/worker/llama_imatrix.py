@@ -45,8 +45,9 @@ class Collected:
 def imatrix(request: Request) -> dict[str, Any]:
     """Collect the importance matrix of `model` over the first `tokens` tokens of the file `text` into `output`.
 
-    The text goes through in windows of 512 tokens; `threads`. Returns `tokens`, `weights` (matrices covered), `bytes`.
-    Raises WorkerError `text-too-short`, and `worker-error` where this build of llama.cpp cannot be listened to.
+    The text goes through in windows of 512 tokens, or the model's context if that is less; `threads`. Returns `tokens`,
+    `weights` (matrices covered), `bytes`. Raises WorkerError `text-too-short`, and `worker-error` where this build of
+    llama.cpp cannot be listened to.
     """
     operations = tensors.check_layout()
     collected = Collected()
@@ -57,24 +58,26 @@ def imatrix(request: Request) -> dict[str, Any]:
     with Path(request["text"]).open("rb") as file:
         text = file.read(MAX_TEXT_BYTES).decode("utf-8")
     tokens = tokenize(session.vocab, text, special=False)[: int(request["tokens"])]
-    tokens = tokens[: len(tokens) // SCORE_BATCH * SCORE_BATCH]  # whole batches: a short one would not be heard
+    batch = session.batch_tokens
+    size = session.n_ctx // batch * batch
+    tokens = tokens[: len(tokens) // batch * batch]  # whole batches: a short one would not be heard
     if len(tokens) < LEAST_TOKENS:
         raise WorkerError("text-too-short", f"{len(tokens)} tokens are too few for an importance matrix.")
     start_token = first_token(session.vocab)
-    for start in range(0, len(tokens), WINDOW):
-        window = tokens[start : start + WINDOW].copy()
+    for start in range(0, len(tokens), size):
+        window = tokens[start : start + size].copy()
         if start_token is not None:
             window[0] = start_token
         clear(session)
-        for at in range(0, len(window), SCORE_BATCH):
-            feed(session, window[at : at + SCORE_BATCH], at, every=True)
+        for at in range(0, len(window), batch):
+            feed(session, window[at : at + batch], at, every=True)
             if collected.failure:
                 raise WorkerError("worker-error", collected.failure)
-            progress(start + at + SCORE_BATCH, len(tokens), "collecting activations")
+            progress(start + at + batch, len(tokens), "collecting activations")
     if not collected.sums:
         raise WorkerError("worker-error", "llama.cpp showed no matrix product of this model.")
     output = Path(request["output"])
-    _write(output, collected, Path(request["text"]).name, -(-len(tokens) // WINDOW))
+    _write(output, collected, Path(request["text"]).name, -(-len(tokens) // size), size)
     return {"tokens": len(tokens), "weights": len(collected.sums), "bytes": output.stat().st_size}
 
 
@@ -137,13 +140,13 @@ def add_routed(
     np.add.at(counts, experts, 1)
 
 
-def _write(path: Path, collected: Collected, dataset: str, chunks: int) -> None:
+def _write(path: Path, collected: Collected, dataset: str, chunks: int, chunk_size: int) -> None:
     matrices: dict[str, NDArray[np.float32]] = {}
     for name, sums in sorted(collected.sums.items()):
         matrices[name + _SUMS] = sums.astype(np.float32)
         matrices[name + _COUNTS] = collected.counts[name].astype(np.float32)[:, np.newaxis]
     texts: dict[str, str | list[str]] = {"general.type": "imatrix", "imatrix.datasets": [dataset]}
-    tensors.write_matrices(path, matrices, texts, {"imatrix.chunk_count": chunks, "imatrix.chunk_size": WINDOW})
+    tensors.write_matrices(path, matrices, texts, {"imatrix.chunk_count": chunks, "imatrix.chunk_size": chunk_size})
 
 
 def read_importance(path: Path) -> dict[str, NDArray[np.float32]]:
