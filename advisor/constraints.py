@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from knowledge.matrix import load_frameworks
 
 Target = Literal["auto", "cpu", "gpu", "npu"]
 VendorName = Literal["intel", "amd", "nvidia", "apple", "qualcomm", "arm", "rockchip", "other"]
@@ -12,8 +14,11 @@ OsName = Literal["linux", "windows", "macos", "android", "ios"]
 UseCase = Literal["chat", "code", "rag", "reasoning", "agent", "embedding", "vision", "speech"]
 Priority = Literal["balanced", "speed", "quality", "memory", "effort", "energy"]
 KvType = Literal["f16", "q8_0", "q4_0"]
-FrameworkName = Literal["llama.cpp", "openvino", "olive", "mlx"]
 PositiveBytes = Annotated[int, Field(ge=1, le=2**60)]
+if TYPE_CHECKING:
+    FrameworkName = str
+else:  # those of frameworks.toml, the user's own among them
+    FrameworkName = Literal[tuple(row.name for row in load_frameworks())]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=300)]
 PathText = Annotated[str, Field(max_length=4096)]
@@ -47,6 +52,7 @@ class Constraints(BaseModel):
     cross_platform: bool = False
     commercial: bool = False
     offline: bool = False
+    tasks: bool = False
     top: Annotated[int, Field(ge=1, le=100)] = 5
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

@@ -133,7 +133,7 @@ def _bytes_per_cell(group: AttentionGroup, kv_type: str, framework: str, backend
         values *= group.kv_heads
     if framework == "olive" and backend == "cpu" and kv_type == "f16":
         return 4 * values
-    return round(values * _CACHE_BYTES[(framework, kv_type)])
+    return round(values * (_CACHE_BYTES.get((framework, kv_type)) or _CACHE_BYTES[("llama.cpp", kv_type)]))
 
 
 def _pad(tokens: int) -> int:

@@ -14,14 +14,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from advisor.compression import Compression
-from advisor.constraints import Constraints
+from advisor.constraints import Constraints, FrameworkName
 from knowledge.base import AdvisorError, read_json
 from probes.profile import HardwareProfile
 
 SCHEMA = "advisor.plan/1"
 
 StepKind = Literal["acquire", "convert", "quantize", "calibrate", "compile", "validate", "benchmark", "package"]
-FrameworkName = Literal["llama.cpp", "openvino", "olive", "mlx"]
 Tier = Literal["integrity", "smoke", "reference", "distribution", "tasks"]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Text = Annotated[str, Field(max_length=4000)]

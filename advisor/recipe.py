@@ -1,4 +1,4 @@
-"""How a precision is made, as the settings of a quantize step or a rung: one entry per framework that advisor runs."""
+"""How a precision is made, as the settings of a quantize step or a rung: one entry per scheme that advisor runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 from advisor.compression import Target, compression_of
 from advisor.judging import Judged
 from knowledge.hf_config import hf_parts
+from knowledge.matrix import framework_named
 from knowledge.precisions import overrides_of
 
 
 def recipe_of(judged: Judged) -> dict[str, Any]:
     """The fields of advisor.plan's QuantizeSettings and Rung that say how to quantize; none where advisor does not."""
-    make = _RECIPES.get(judged.option.backend.framework)
+    row = framework_named(judged.option.backend.framework)
+    make = _RECIPES.get(judged.option.precision.scheme) if row.executor else None
     return make(judged) if make else {}
 
 
@@ -48,4 +50,4 @@ def _nncf(judged: Judged) -> dict[str, Any]:
 
 
 _TARGETS: dict[str, Target] = {"cpu": "cpu", "gpu": "gpu", "npu": "npu"}
-_RECIPES: dict[str, Callable[[Judged], dict[str, Any]]] = {"llama.cpp": _gguf, "openvino": _nncf}
+_RECIPES: dict[str, Callable[[Judged], dict[str, Any]]] = {"gguf": _gguf, "openvino": _nncf}

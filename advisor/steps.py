@@ -13,7 +13,7 @@ from typing import Any
 
 from advisor.checklist import checklist
 from advisor.constraints import Constraints
-from advisor.gates import gates_for
+from advisor.gates import gates_for, tasks_gate
 from advisor.judging import Judged, work_of
 from advisor.ladder import ladder_for
 from advisor.memory import resident_peak_bytes
@@ -28,6 +28,7 @@ from knowledge.tables import read_document
 SOURCE, IMATRIX = "work/source.gguf", "work/imatrix.gguf"
 SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
 CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
+TASK_TOKENS = 3000  # of the question set, each prompt once and each option
 BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
 _COPY_BYTES_PER_SECOND = 200e6
 _QUANTIZE_BYTES_PER_SECOND = 60e6
@@ -49,9 +50,9 @@ def make_work(
     framework = framework_named(row.framework)
     executable = framework.executor and _source(spec)["kind"] in framework.starts_from
     words = _words(best, threads)
-    recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable)]
+    recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable, request)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
-    gates = gates_for(best, request)
+    gates = gates_for(best, request) + ([tasks_gate()] if request.tasks and executable else [])
     return {
         "model": spec.hf_id or spec.name,
         "framework": row.framework,
@@ -92,8 +93,10 @@ def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
     return {"low": low, "mid": value, "high": high, "level": 0.9, "basis": basis}
 
 
-def _wanted(recipe: dict[str, Any], best: Judged, executable: bool) -> bool:
+def _wanted(recipe: dict[str, Any], best: Judged, executable: bool, request: Constraints) -> bool:
     """Whether a recipe's step is one of this plan's."""
+    if recipe.get("tier") == "tasks" and not (request.tasks and executable):
+        return False
     if recipe["kind"] == "calibrate" and not uses_imatrix(best.option.precision):
         return False
     if recipe.get("only_executed") and not executable:
@@ -131,13 +134,13 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
         "path": spec.path,
         "slug": slug,
         "precision": precision.name,
-        "artifact": _MADE.get(row.framework, "artifact"),
+        "artifact": _MADE.get(row.framework, "work/model" if framework_named(row.framework).executor else "artifact"),
         "context": str(option.context),
         "threads": str(threads or 1),
         "engine": option.engine.kind,
     }
     settings = precision.settings
-    if row.framework == "llama.cpp":
+    if precision.scheme == "gguf":
         flags = [
             part for pattern, kind in overrides_of(precision) for part in ("--tensor-type", f"{pattern}={kind.lower()}")
         ]
@@ -245,7 +248,7 @@ _MADE = {"llama.cpp": "work/model.gguf", "openvino": "work/model"}
 def _settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dict[str, Any]:
     """What the executor of the framework acts on; a guide for what can only be done on a device that is not here."""
     option = best.option
-    kind, artifact = recipe["kind"], _MADE[option.backend.framework]
+    kind, artifact = recipe["kind"], _MADE.get(option.backend.framework, "work/model")
     if recipe.get("values"):
         return _guide(recipe, best)
     if recipe.get("on_device") and option.backend.backend != "cpu":
@@ -254,7 +257,13 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dic
     if kind == "acquire":
         return {"kind": "acquire", "source": _source(option.spec), "output": SOURCE}
     if kind == "convert":
-        return {**recipe["settings"], "kind": "convert", "input": SOURCE, "output": recipe["outputs"][0], "type": "F16"}
+        return {
+            **recipe.get("settings", {}),
+            "kind": "convert",
+            "input": SOURCE,
+            "output": recipe["outputs"][0],
+            "type": "F16",
+        }
     reference = next(r["outputs"][0] for r in _recipes()[option.backend.framework] if r["kind"] == "convert")
     if kind == "calibrate":
         return {"kind": "calibrate", "input": reference, "output": IMATRIX, "tokens": CALIBRATION_TOKENS}
@@ -334,6 +343,7 @@ def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict
             tokens * spec.vocab * 2,
         ),
         "distribution": (tokens / prefill if prefill else None, need.total_bytes, 0),
+        "tasks": (2 * TASK_TOKENS / prefill if prefill else None, reference + need.kv_bytes + need.overhead_bytes, 0),
         "benchmark": (
             2 * BENCH_PAIRS * (_WORKER_START_SECONDS + 2 * BENCH_PROMPT / prefill + BENCH_DECODE / decode)
             if prefill and decode

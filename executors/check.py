@@ -20,6 +20,7 @@ from executors.packaging import PAPERS, REWRITTEN
 from executors.report import stored
 from executors.report_md import code, escape
 from knowledge.base import AdvisorError, format_bytes, read_json, write_json
+from knowledge.matrix import load_frameworks
 
 SCHEMA = "advisor.checklist/1"
 MARKS = {"pass": "x", "fail": " ", "todo": " ", "unknown": " "}
@@ -163,9 +164,18 @@ def _artifact_header(run: Evidence) -> Verdict:
     forms = [fnmatch.filter([file["path"] for file in run.models], pattern) for pattern in _HEADERS]
     found = next(((names[0], read) for names, read in zip(forms, _HEADERS.values(), strict=True) if names), None)
     if found is None:
-        return "fail", "the artifact holds no model"
+        return _held(run)
     path, read = found
     return read(run, run.folder.path(path))
+
+
+def _held(run: Evidence) -> Verdict:
+    """For a form that is not read here: whether every file is there by which its framework's artifacts are known."""
+    names = [PurePosixPath(file["path"]).name for file in run.models]
+    row = next((row for row in load_frameworks() if row.name == run.report["framework"]), None)
+    if row is None or not names or not all(fnmatch.filter(names, pattern) for pattern in row.holds):
+        return "fail", "the artifact holds no model"
+    return "pass", f"{len(names)} files, those of a {row.artifact} among them"
 
 
 def _gguf_header(run: Evidence, path: Path) -> Verdict:

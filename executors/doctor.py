@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from executors import history
-from executors.process import MODULES, interpreter_for
+from executors.process import interpreter_for, module_of
 from executors.toolchain import compiler, list_toolchains
 from knowledge.base import AdvisorError, advisor_home, format_bytes
 from knowledge.matrix import load_frameworks
@@ -117,7 +117,7 @@ def _framework(name: str) -> Check:
         python = interpreter_for(name)
     except AdvisorError as error:
         return _check(name, "warn", error.message, error.hint)
-    program = f"import {MODULES[name]} as m; print(getattr(m, '__version__', ''))"
+    program = f"import {module_of(name)} as m; print(getattr(m, '__version__', ''))"
     command = [str(python), "-I", "-c", program]
     hint = f"make an environment of its own for it: advisor toolchain install {name}"
     try:

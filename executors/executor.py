@@ -22,6 +22,7 @@ from advisor.plan import (
     ValidateSettings,
 )
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError
+from knowledge.tables import extensions
 
 Event = dict[str, Any]
 
@@ -88,6 +89,10 @@ _EXECUTORS = {
 
 def executor_for(framework: str) -> Executor:
     """The executor of a framework; AdvisorError `toolchain-missing` where advisor has none yet."""
+    if framework in extensions():
+        from executors.own import Own
+
+        return Own(framework)
     if framework not in _EXECUTORS:
         raise AdvisorError(
             "toolchain-missing",

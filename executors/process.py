@@ -36,6 +36,8 @@ from knowledge.base import (
     printable,
     read_json,
 )
+from knowledge.matrix import load_frameworks
+from knowledge.tables import extensions
 
 WORKER = Path(__file__).resolve().parent / "worker"
 # What can be asked for, and the module that shows that an interpreter has it; `export` reads Hugging Face folders.
@@ -69,7 +71,8 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
     names its interpreter in `python`. Nothing is imported. Raises AdvisorError `toolchain-missing` (exit 6).
     """
     hint = _install_hint(framework)
-    if framework not in MODULES:
+    module = module_of(framework)
+    if module is None:
         names = f"the frameworks are {', '.join(MODULES)}"
         raise AdvisorError("toolchain-missing", f"There is no framework {framework!r}.", names, EXIT_TOOLCHAIN_MISSING)
     record = (toolchains or advisor_home() / "toolchains") / framework / "toolchain.json"
@@ -80,9 +83,15 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
             return python
         message = f"The isolated toolchain of {framework} has lost its interpreter ({record})."
         raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING)
-    if find_spec(MODULES[framework]) is not None:
+    if find_spec(module) is not None:
         return Path(sys.executable)
     raise AdvisorError("toolchain-missing", f"{framework} is not installed here.", hint, EXIT_TOOLCHAIN_MISSING)
+
+
+def module_of(framework: str) -> str | None:
+    """The Python package that a framework is; None where there is no such framework."""
+    own = next((row.imports for row in load_frameworks() if row.name == framework), "")
+    return MODULES.get(framework) or own or None
 
 
 def _install_hint(framework: str) -> str:
@@ -173,7 +182,7 @@ def _open_log(path: Path) -> IO[bytes]:
 def _spawn(python: Path, worker: Path, framework: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            [str(python), "-I", str(worker), framework],
+            [str(python), "-I", str(worker), framework, *_own_worker(framework)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -184,6 +193,12 @@ def _spawn(python: Path, worker: Path, framework: str, log: IO[bytes]) -> subpro
     except OSError as error:
         message, hint = f"Cannot start {python}: {error.strerror}.", "install the toolchain again"
         raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING) from error
+
+
+def _own_worker(framework: str) -> list[str]:
+    """The worker file of a framework of the user's own (docs/adding-a-framework.md)."""
+    folder = extensions().get(framework)
+    return [str(folder / "worker.py")] if folder else []
 
 
 def _converse(process: subprocess.Popen[bytes], document: bytes, lines: queue.Queue[bytes | None]) -> None:

@@ -1,5 +1,7 @@
 """Every test gets a user data folder of its own: the real one is never touched."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,9 @@ from house_gguf import House
 from hypothesis import settings
 
 F32, F16 = 0, 1
+
+# What is read while modules are imported: no frameworks of whoever runs the tests.
+os.environ["ADVISOR_HOME"] = str(Path(tempfile.gettempdir()) / "no-advisor-home")
 
 # Shared machines stall for longer than hypothesis allows one example by default.
 settings.register_profile("house", deadline=None)

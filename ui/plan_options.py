@@ -86,6 +86,7 @@ FLAGS = (
     ("--cross-platform", "cross_platform", "one artifact for several kinds of machine"),
     ("--commercial", "commercial", "only models whose licence allows commercial use"),
     ("--offline", "offline", "nothing may be downloaded"),
+    ("--tasks", "tasks", "let the run put sixty questions to reference and artifact too (a minute for a small model)"),
 )
 
 

@@ -1,7 +1,8 @@
-"""`python -I executors/worker FRAMEWORK`: answer one request (see protocol), in the framework's own interpreter.
+"""`python -I executors/worker FRAMEWORK [FILE]`: answer one request (see protocol), in the framework's own interpreter.
 
 The siblings are loaded as the package `advisor_worker`, and this folder is taken off the module path: a sibling named
-like a framework (openvino.py) must not hide the framework.
+like a framework (openvino.py) must not hide the framework. FILE is the worker module of a framework that is not ours;
+it is loaded as one of the siblings.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 FRAMEWORKS = {"llama.cpp": "llamacpp", "openvino": "openvino", "toolchain": "toolchain", "checkpoint": "checkpoint"}
 
@@ -27,7 +29,21 @@ def main() -> None:
     spec.loader.exec_module(package)
     protocol = importlib.import_module("advisor_worker.protocol")
     framework = sys.argv[1] if len(sys.argv) > 1 else ""
-    protocol.answer(lambda: importlib.import_module(f"advisor_worker.{FRAMEWORKS[framework]}").OPERATIONS)
+    own = sys.argv[2] if len(sys.argv) > 2 else None
+    protocol.answer(lambda: (_own(own) if own else _sibling(FRAMEWORKS[framework])).OPERATIONS)
+
+
+def _sibling(name: str) -> ModuleType:
+    return importlib.import_module(f"advisor_worker.{name}")
+
+
+def _own(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("advisor_worker.own", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 main()

@@ -36,6 +36,7 @@ GOOD: list[tuple[list[str], str, Any]] = [
     (["--cross-platform"], "cross_platform", True),
     (["--commercial"], "commercial", True),
     (["--offline"], "offline", True),
+    (["--tasks"], "tasks", True),
     (["Qwen2.5-3B-Instruct"], "model", "Qwen2.5-3B-Instruct"),
 ]
 
