@@ -35,7 +35,8 @@ def checklist(best: Judged, request: Constraints, executable: bool) -> list[dict
         "os": request.os or "the system",
         "device": request.device or request.chip or option.engine.name,
     }
-    return [_item(row, words, executable) for row in _items()]
+    backend = option.backend.backend
+    return [_item(row, words, executable) for row in _items() if backend in row.get("backends", [backend])]
 
 
 def _item(row: dict[str, Any], words: dict[str, str], executable: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def nncf_script(compression: dict[str, Any]) -> str:
             backup = f"nncf.BackupMode.{step['backup_mode'].upper()}"
             options += [f"group_size={step['group_size']}", f"ratio={step['ratio']:g}", f"backup_mode={backup}"]
         options += [f"{name}=True" for name in ("awq", "scale_estimation") if step.get(name)]
-        options += ["dataset=samples"] if step.get("scale_estimation") else []
+        options += ["dataset=nncf.Dataset(SAMPLES)"] if step.get("scale_estimation") else []
         if step.get("roles"):
             parts = "|".join(part for role in step["roles"] for part in hf_parts(role))
             options.append(f"ignored_scope=nncf.IgnoredScope(patterns=['^(?!.*({parts})).*$'])")

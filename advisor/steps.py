@@ -29,6 +29,7 @@ SOURCE, IMATRIX = "work/source.gguf", "work/imatrix.gguf"
 SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
 CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
 TASK_TOKENS = 3000  # of the question set, each prompt once and each option
+NPU_RESPONSE_TOKENS = 128  # MIN_RESPONSE_LEN of OpenVINO GenAI: the prompt gets the rest of the context
 BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
 _COPY_BYTES_PER_SECOND = 200e6
 _QUANTIZE_BYTES_PER_SECOND = 60e6
@@ -153,9 +154,19 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
             "olive_precision": str(settings.get("precision", "int4")),
         }
     if compression := recipe_of(best).get("compression"):
-        words["nncf_script"] = nncf_script(compression)
+        words["compress_command"] = _compress_command(best, compression, words)
+        words["prompt_tokens"] = str(max(option.context - NPU_RESPONSE_TOKENS, NPU_RESPONSE_TOKENS))
     words |= _PROVIDERS.get(row.backend, {})
     return words | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
+
+
+def _compress_command(best: Judged, compression: dict[str, Any], words: dict[str, Any]) -> list[str]:
+    """NNCF itself for what is here or is a mix; else the exporter, which downloads and compresses in one go."""
+    spec, precision = best.option.spec, best.option.precision
+    if spec.path or overrides_of(precision):
+        return ["python", "-c", nncf_script(compression)]
+    export = ["optimum-cli", "export", "openvino", "--model", words["model"], "--task", "text-generation-with-past"]
+    return [*export, *words["openvino_flags"], words["artifact"]]
 
 
 def _flags(precision: Precision, row: Backend) -> list[str]:
@@ -217,7 +228,7 @@ def _step(
     local = bool(best.option.spec.path)
     template = recipe["local_command"] if local and "local_command" in recipe else recipe["command"]
     outputs = [_path(o, words) for o in recipe.get("outputs", [])]
-    settings = _settings(recipe, best, request) if executable else _guide(recipe, best)
+    settings = _settings(recipe, best, request, words) if executable else _guide(recipe, best, words)
     return {
         "id": recipe["id"],
         "kind": recipe["kind"],
@@ -236,21 +247,23 @@ def _path(text: str, words: dict[str, Any]) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], "")), text)
 
 
-def _guide(recipe: dict[str, Any], best: Judged) -> dict[str, Any]:
+def _guide(recipe: dict[str, Any], best: Judged, words: dict[str, Any]) -> dict[str, Any]:
     values = {k: v for k, v in best.option.precision.settings.items() if isinstance(v, str | int | float | bool)}
     said = {"precision": best.option.precision.name, "backend": best.option.backend.backend}
-    return {"kind": "guide", "values": values | said | recipe.get("values", {})}
+    own = {name: int(words[value[1:-1]]) if str(value).startswith("{") else value
+           for name, value in recipe.get("values", {}).items()}  # fmt: skip
+    return {"kind": "guide", "values": values | said | own}
 
 
 _MADE = {"llama.cpp": "work/model.gguf", "openvino": "work/model"}
 
 
-def _settings(recipe: dict[str, Any], best: Judged, request: Constraints) -> dict[str, Any]:
+def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words: dict[str, Any]) -> dict[str, Any]:
     """What the executor of the framework acts on; a guide for what can only be done on a device that is not here."""
     option = best.option
     kind, artifact = recipe["kind"], _MADE.get(option.backend.framework, "work/model")
     if recipe.get("values"):
-        return _guide(recipe, best)
+        return _guide(recipe, best, words)
     if recipe.get("on_device") and option.backend.backend != "cpu":
         why = f"not run on the {option.engine.kind.upper()}: do it on the target"
         return {"kind": "guide", "values": {"backend": option.backend.backend, "why": why}}

@@ -74,15 +74,16 @@ def gguf_name(name: str) -> tuple[str, str, int | None]:
     return f"blk.{layer}.{rest}", _loose_role(rest), layer
 
 
-def hf_parts(pattern: str) -> tuple[str, ...]:
-    """The parts of Hugging Face's names whose GGUF suffix contains `pattern`, weights alone: what a mix calls
-    `ffn_gate` is `mlp.gate_proj` in graphs made from checkpoints. Empty where none is known."""
-    named = [(part, suffix) for part, suffix, _ in _NAMES] + [(part, suffix) for part, (suffix, _) in _TOP.items()]
-    return tuple(
-        part.removesuffix(".weight").removeprefix("model.")
-        for part, suffix in named
-        if pattern in suffix and "norm" not in suffix and suffix.endswith(".weight")
-    )
+def hf_parts(role: str) -> tuple[str, ...]:
+    """What the weights of `role` are called in Hugging Face's names: `ffn_gate` is `mlp.gate_proj`.
+
+    A role is a whole GGUF suffix, or else the beginning of several (`attn`). Empty where none is known.
+    """
+    named = [(part, suffix) for part, suffix, kind in _NAMES if kind not in ("norm", "bias")]
+    named += [(part.removeprefix("model."), suffix) for part, (suffix, kind) in _TOP.items() if kind != "norm"]
+    exact = [part for part, suffix in named if suffix == f"{role}.weight"]
+    parts = exact or [part for part, suffix in named if suffix.startswith(f"{role}_")]
+    return tuple(part.removesuffix(".weight") for part in parts)
 
 
 def _loose_role(name: str) -> str:
