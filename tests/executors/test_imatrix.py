@@ -27,7 +27,7 @@ TOKENS = 512
 
 def ask(folder: Path, request: dict[str, Any]) -> WorkerResult:
     interpreter = interpreter_for("llama.cpp")
-    limits = {"time_limit_seconds": 300, "silence_limit_seconds": 60}
+    limits: dict[str, Any] = {"time_limit_seconds": 300, "silence_limit_seconds": 60}
     return run_worker(interpreter, "llama.cpp", request, log_path=folder / "log.txt", **limits)
 
 
