@@ -20,11 +20,13 @@ from advisor.plan import ConvertSettings, Gate, ValidateSettings
 from executors import reference_cache
 from executors.artifacts import Artifact, digest, recognize, size
 from executors.executor import Event, Executor, Task, Watch, executor_for
-from executors.folder import publish, staging
+from executors.folder import discard, publish, sha256_file, staging, step_key
 from executors.gates import evaluate, status_of
 from executors.validation import failed
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, advisor_home, write_json
+from knowledge.matrix import framework_named
 from knowledge.models import EMBEDDED, embedded_path
+from knowledge.tables import read_document
 
 SCHEMA = "advisor.validate/1"
 DOCUMENT = "validation.json"
@@ -131,17 +133,22 @@ class _Session:
                 "install it with: pip install 'edge-advisor[llamacpp]'",
                 EXIT_TOOLCHAIN_MISSING,
             )
-        if subject.path.suffix != ".gguf":
-            hint = "name the folder of its 16-bit version, such as work/ of a run of the embedded model"
-            message = f"The embedded model has no 16-bit {subject.form} yet."
-            raise AdvisorError("no-reference", message, hint)
-        sha256 = digest(Artifact(subject.framework, subject.form, source))
-        final = advisor_home() / "cache" / "embedded" / f"{sha256[:16]}-f16.gguf"
-        if not final.is_file():
+        if EMBEDDED not in framework_named(subject.framework).starts_from:
+            message = f"{subject.framework} makes no 16-bit {subject.form} of the embedded model here."
+            raise AdvisorError("no-reference", message, "name the model's 16-bit version as the reference")
+        steps = read_document("recipes.toml")[subject.framework]
+        how = next(step.get("settings", {}) for step in steps if step["kind"] == "convert")
+        settings = ConvertSettings(input="source", output="reference", **how)
+        key = step_key(settings.model_dump(mode="json"), {"source": sha256_file(source)}, self.version)
+        suffix = "" if subject.path.is_dir() else subject.path.suffix
+        final = advisor_home() / "cache" / "embedded" / f"{key[:16]}-f16{suffix}"
+        if not final.exists():
             temporary = staging(final)
-            settings = ConvertSettings(input="source", output="reference")
-            self.run("convert", settings, {"input": source, "output": temporary})
-            publish(temporary, final)
+            try:
+                self.run("convert", settings, {"input": source, "output": temporary})
+                publish(temporary, final)
+            finally:
+                discard(temporary)
         return recognize(final)
 
     def reference(self, base: Artifact, *, demonstration: bool) -> dict[str, Any]:
