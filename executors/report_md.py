@@ -96,7 +96,18 @@ def quality(document: Mapping[str, Any]) -> list[str]:
         ("Same top-1 token", f"{top1['value']:.4f}", _error(top1)),
     ]
     text = f"Teacher forcing on {found['tokens']:,} tokens; standard errors from a bootstrap over blocks."
-    return ["## Quality", "", text, "", *table(("", "value", "standard error"), rows)]
+    return ["## Quality", "", text, "", *table(("", "value", "standard error"), rows), *_tasks(document)]
+
+
+def _tasks(document: Mapping[str, Any]) -> list[str]:
+    """The tasks tier, where it ran: one sentence."""
+    found = document["validation"].get("tasks") or {}
+    if "questions" not in found:
+        return []
+    count, accuracy = found["questions"], found["accuracy"]
+    artifact, reference = (round(accuracy[side] * count) for side in ("artifact", "reference"))
+    alike = round(found["agreement"] * count)
+    return [f"Of {count} questions it answers {artifact} right, the reference {reference}, and {alike} alike.", ""]
 
 
 def performance(document: Mapping[str, Any]) -> list[str]:

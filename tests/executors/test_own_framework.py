@@ -63,6 +63,7 @@ def test_its_run_leaves_what_every_run_leaves(home: Path) -> None:
     )
     assert report["validation"]["distribution"]["tokens"] == 3200 - 3200 % 64
     assert report["validation"]["tasks"]["questions"] == 60
+    assert "Of 60 questions it answers" in (home / "run/report.md").read_text()
     assert report["performance"]["artifact"]["decode_tps"]["n"] == 5
     assert {gate["id"]: gate["result"] for gate in report["gates"]}["tasks"] == "inconclusive"
     sizes = next(row for row in report["predicted_vs_measured"] if row["metric"] == "artifact_bytes")
