@@ -46,10 +46,12 @@ def test_a_rung_is_compressed_by_its_own_recipe_in_its_own_place() -> None:
     jobs = schedule(openvino_plan())
     first, second = (next(job for job in rung if job.step.kind == "quantize") for rung in jobs.rungs[:2])
     assert (first.output, second.output) == ("work/rungs/0/model", "work/rungs/1/model")
-    assert first.made is not None
-    assert second.made is not None
-    assert [step.mode for step in first.made.compression.passes] == ["int8_asym"]
-    assert [step.mode for step in second.made.compression.passes] == ["int4_asym", "int8_asym"]
+    modes = [
+        [step.mode for step in job.made.compression.passes]
+        for job in (first, second)
+        if job.made is not None and job.made.compression is not None
+    ]
+    assert modes == [["int8_asym"], ["int4_asym", "int8_asym"]]
 
 
 def test_roles_are_found_in_a_graph_by_hugging_face_s_names() -> None:
@@ -92,7 +94,7 @@ def test_a_weight_packed_otherwise_is_named(kind: str, groups: int) -> None:
 
 
 def test_the_embedding_keeps_the_backup_mode_of_a_four_bit_recipe() -> None:
-    planned = [(CompressionPass(mode="int4_sym", group_size=64), [])]
+    planned: list[tuple[CompressionPass, list[str]]] = [(CompressionPass(mode="int4_sym", group_size=64), [])]
     made = [row("model.embed_tokens.weight", "i4", 1), row("model.layers[0].mlp.gate_proj.weight", "i4", 1)]
     assert "embed_tokens.weight is i4" in _other_types(made, reference(), planned)
 
