@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from advisor.candidates import Option
 from advisor.constraints import Constraints
+from advisor.engines import engines_of
 from advisor.memory import Budget, MemoryNeed, budget, memory_need
+from advisor.offload import Split, split_model
 from advisor.quality import Retention, predict_retention
 from advisor.speed import PROMPT_TOKENS, CostModel, Interval, Work, ttft_ms
+from knowledge.matrix import framework_named
 from knowledge.records import ModelSpec
 from knowledge.rules import Rule, RuleSet, describe, fill, words_for
 from knowledge.weights import WeightSizes, weights
@@ -60,12 +63,14 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an option takes: its weights, its memory against the budget, its disk (bytes)."""
+    """What an option takes: its weights, its memory against the budget, its disk (bytes); how it is split between a GPU
+    and main memory where the GPU's is too small."""
 
     weights: WeightSizes
     need: MemoryNeed
     budget: Budget
     disk: dict[str, int]
+    split: Split | None = None
 
     @property
     def shortfall(self) -> int:
@@ -142,13 +147,15 @@ def judge(
         "missing_bytes": size.shortfall,
         "memory_share": total / usable if usable else 9.9,
         "pool": size.budget.pool,
+        "gpu_layers": size.split.gpu_layers if size.split else None,
+        "cpu_expert_layers": size.split.cpu_expert_layers if size.split else None,
+        "model_layers": option.spec.layers,
         "disk_peak_bytes": size.disk["peak_bytes"],
     }
     fit = Walk(rules, "fit", facts)
     if rejected := fit.first("reject"):
         return Lost(option, rejected, size)
-    work = work_of(option, size, threads, option.context // 2)
-    decode, prefill = cost_model.decode_tps(work), cost_model.prefill_tps(work)
+    decode, prefill = speeds(option, size, threads, option.context // 2, cost_model)
     ttft = ttft_ms(prefill, decode, min(PROMPT_TOKENS, max(1, option.context // 2)))
     retention = predict_retention(option.spec, option.precision, size.weights.bits_per_weight, option.backend.method)
     facts = facts | {
@@ -176,12 +183,60 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
         "peak_bytes": source + reference + sizes.file_bytes,
         "artifact_bytes": sizes.file_bytes,
     }
-    return Size(sizes, need, usable, disk)
+    split = None
+    if need.total_bytes > usable.bytes and _may_split(option, request, profile):
+        on_cpu = memory_need(spec, sizes, framework, "cpu", option.context, request.concurrency, kv_type)
+        cpu = engines_of(profile)[0]
+        split = split_model(spec, sizes, need, on_cpu, usable, budget(profile, cpu.pool, "cpu"), cpu)
+    if split:
+        need, usable = split.need, split.budget
+    return Size(sizes, need, usable, disk, split)
+
+
+def _may_split(option: Option, request: Constraints, profile: HardwareProfile) -> bool:
+    """Only a model that was asked for: of a catalogue there are others that fit."""
+    pool = profile.pool(option.engine.pool)
+    own_memory = option.engine.kind == "gpu" and pool is not None and pool.kind == "vram"
+    return own_memory and request.model is not None and framework_named(option.backend.framework).offloads
 
 
 def _source_bytes(spec: ModelSpec) -> int:
     stored = sum(t.stored_bytes or 0 for t in spec.tensors)
     return stored + spec.header_bytes if stored else 2 * spec.params
+
+
+def speeds(
+    option: Option, size: Size, threads: int | None, filled: int, cost_model: CostModel
+) -> tuple[Interval, Interval]:
+    """Decode and prefill with `filled` tokens in the context; of a split model, both parts one after the other."""
+    work = work_of(option, size, threads, filled)
+    if size.split is None:
+        return cost_model.decode_tps(work), cost_model.prefill_tps(work)
+    share = size.split.ram_share
+    gpu_part = _part(work, 1 - share)
+    cpu_part = replace(_part(work, share), engine=size.split.cpu, backend="cpu")
+    return (
+        _in_turn(cost_model.decode_tps(gpu_part), cost_model.decode_tps(cpu_part)),
+        _in_turn(cost_model.prefill_tps(gpu_part), cost_model.prefill_tps(cpu_part)),
+    )
+
+
+def _part(work: Work, share: float) -> Work:
+    """This share of a model's work."""
+    spec = work.spec
+    part = replace(spec, params=max(1, round(share * spec.params)), active_params=round(share * spec.active_params))
+    return replace(
+        work, spec=part, active_weight_bytes=share * work.active_weight_bytes, kv_bytes=share * work.kv_bytes
+    )
+
+
+def _in_turn(one: Interval, other: Interval) -> Interval:
+    """The rate of two parts that wait for each other; unknown where one is."""
+    low, mid, high = (
+        1 / (1 / a + 1 / b) if a and b else None
+        for a, b in ((one.low, other.low), (one.mid, other.mid), (one.high, other.high))
+    )
+    return Interval(low, mid, high, f"GPU and CPU in turn: {one.basis}; {other.basis}")
 
 
 def work_of(option: Option, size: Size, threads: int | None, filled: int) -> Work:

@@ -132,7 +132,7 @@ def recommendation(position: int, judged: Judged) -> dict[str, Any]:
         "precision": option.precision.name,
         "nominal_bits": option.facts["nominal_bits"],
         "precision_class": option.precision.precision_class,
-        "settings": dict(option.precision.settings),
+        "settings": {**option.precision.settings, **(judged.size.split.settings if judged.size.split else {})},
         "context": option.context,
         "memory": {
             "weights_bytes": need.weights_bytes,

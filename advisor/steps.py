@@ -14,7 +14,7 @@ from typing import Any
 from advisor.checklist import checklist
 from advisor.constraints import Constraints
 from advisor.gates import gates_for, tasks_gate
-from advisor.judging import Judged, work_of
+from advisor.judging import Judged, speeds
 from advisor.ladder import ladder_for
 from advisor.memory import resident_peak_bytes
 from advisor.rank import band, quality_row
@@ -83,8 +83,7 @@ def make_work(
 
 def _timed(best: Judged, threads: int | None, cost_model: CostModel) -> dict[str, Any]:
     """What the benchmark step will see: its own prompt and answer lengths, not the planned context."""
-    work = work_of(best.option, best.size, threads, BENCH_PROMPT + BENCH_DECODE // 2)
-    decode, prefill = cost_model.decode_tps(work), cost_model.prefill_tps(work)
+    decode, prefill = speeds(best.option, best.size, threads, BENCH_PROMPT + BENCH_DECODE // 2, cost_model)
     first = ttft_ms(prefill, decode, BENCH_PROMPT)
     return {"decode_tps": band(decode), "prefill_tps": band(prefill), "ttft_ms": band(first)}
 
@@ -147,6 +146,12 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
         ]
         if uses_imatrix(precision):
             flags = ["--imatrix", IMATRIX, *flags]
+        if best.size.split:
+            words["split_flags"] = [
+                part
+                for name, count in best.size.split.settings.items()
+                for part in (f"--{name.replace('_', '-')}", str(count))
+            ]
         words |= {"base_type": str(settings["type"]), "tensor_flags": flags}
     else:
         words |= {

@@ -73,9 +73,10 @@ class Framework:
     """A row of frameworks.toml.
 
     `executor`: advisor runs its plans, from a model of a kind in `starts_from` (as in advisor.plan.ModelSource).
-    `reference`: the form of its 16-bit reference. `size_tolerance`: a predicted artifact size is right within this
-    share. `hub_library` and `hub_tags` are what a model card says; `holds` are file names (with wildcards) that tell an
-    artifact: all of them in a folder. `try_command` lets a finished artifact answer (`{file}`: its largest file).
+    `reference`: the form of its 16-bit reference. `offloads`: a model may lie partly in a GPU's memory.
+    `size_tolerance`: a predicted artifact size is right within this share. `hub_library` and `hub_tags` are what a
+    model card says; `holds` are file names (with wildcards) that tell an artifact: all of them in a folder.
+    `try_command` lets a finished artifact answer (`{file}`: its largest file).
     """
 
     name: str
@@ -90,6 +91,7 @@ class Framework:
     holds: tuple[str, ...] = ()
     starts_from: tuple[str, ...] = ()
     reference: str = ""
+    offloads: bool = False
     size_tolerance: float = 0.02
     hub_library: str = ""
     hub_tags: tuple[str, ...] = ()

@@ -1,0 +1,118 @@
+"""Models that a GPU's memory is too small for: how many layers go there, and what is said about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.constraints import Constraints
+from advisor.decide import make_plan
+from advisor.engines import Engine
+from advisor.memory import Budget, memory_need
+from advisor.offload import BUFFER_MARGIN, Split, split_model
+from knowledge.models import find_model
+from knowledge.precisions import resolve_precision
+from knowledge.weights import weights
+from probes.declared import declared_profile
+
+GIB = 2**30
+CPU = Engine("cpu", "intel", "CPU", "", "ram", 60.0, None, None)
+DENSE, EXPERTS = "Llama-3.1-8B-Instruct", "Qwen3-30B-A3B"
+
+
+def split(model: str, vram: int, ram: int = 64 * GIB, precision: str = "Q8_0") -> Split | None:
+    spec = find_model(model)
+    sizes = weights(spec, resolve_precision(precision, "llama.cpp")[0])
+    on_gpu, on_cpu = (memory_need(spec, sizes, "llama.cpp", backend, 4096) for backend in ("cuda", "cpu"))
+    return split_model(spec, sizes, on_gpu, on_cpu, Budget(vram, "vram", ()), Budget(ram, "ram", ()), CPU)
+
+
+def plan(model: str, vram_gib: int, ram_gib: int, **request: Any) -> dict[str, Any]:
+    asked = Constraints(
+        model=model, vendor="nvidia", vram_bytes=vram_gib * GIB, ram_bytes=ram_gib * GIB, os="linux", **request
+    )
+    profile = declared_profile(
+        ram_bytes=asked.ram_bytes, vram_bytes=asked.vram_bytes, vendor="nvidia", os="linux", chip=asked.chip
+    )
+    return make_plan(asked, profile, find_model(model))
+
+
+@given(st.integers(1, 16), st.integers(1, 16))
+def test_more_memory_never_means_fewer_layers_on_the_gpu(one: int, other: int) -> None:
+    small, large = (split(DENSE, size * GIB) for size in sorted((one, other)))
+    if small is not None:
+        assert large is not None
+        assert small.gpu_layers <= large.gpu_layers
+        assert small.ram_share >= large.ram_share
+
+
+@pytest.mark.parametrize(("model", "vram_gib"), [(DENSE, 4), (DENSE, 6), (EXPERTS, 4), (EXPERTS, 8), (EXPERTS, 16)])
+def test_what_lies_where_adds_up_and_fits(model: str, vram_gib: int) -> None:
+    found = split(model, vram_gib * GIB)
+    assert found is not None
+    there, buffers, here = (size for _, size, _ in found.need.parts)
+    assert there + buffers + here == found.need.total_bytes
+    assert there + buffers <= vram_gib * GIB
+    assert here <= 64 * GIB
+    assert 0 < found.ram_share < 1
+    assert found.budget.pool == "vram+ram"
+
+
+def test_compute_buffers_get_a_margin() -> None:
+    spec = find_model(DENSE)
+    sizes = weights(spec, resolve_precision("Q8_0", "llama.cpp")[0])
+    found = split(DENSE, 6 * GIB)
+    assert found is not None
+    buffers = found.need.parts[1][1]
+    assert buffers == round(BUFFER_MARGIN * memory_need(spec, sizes, "llama.cpp", "cuda", 4096).overhead_bytes)
+
+
+def test_of_a_mixture_only_experts_stay_behind_where_the_rest_fits() -> None:
+    found = split(EXPERTS, 8 * GIB)
+    assert found is not None
+    layers = find_model(EXPERTS).layers
+    assert found.gpu_layers == layers + 1
+    assert 0 < found.cpu_expert_layers < layers
+    assert found.settings == {"n_gpu_layers": layers + 1, "n_cpu_moe": found.cpu_expert_layers}
+    whole_layers = split(EXPERTS, 2 * GIB)
+    assert whole_layers is not None
+    assert whole_layers.cpu_expert_layers == 0
+    assert whole_layers.gpu_layers < layers
+    assert found.ram_share < whole_layers.ram_share
+
+
+def test_no_split_where_not_a_layer_fits_or_main_memory_is_too_small() -> None:
+    assert split(DENSE, GIB // 4) is None
+    assert split(DENSE, 4 * GIB, ram=2 * GIB) is None
+
+
+def test_a_plan_says_how_a_model_is_split() -> None:
+    document = plan(DENSE, 8, 32, framework="llama.cpp", precision="Q8_0", target="gpu")
+    best = document["recommendations"][0]
+    layers = best["settings"]["n_gpu_layers"]
+    assert 0 < layers < 32
+    assert best["memory"]["pool"] == "vram+ram"
+    assert best["memory"]["total_bytes"] <= best["memory"]["budget_bytes"]
+    assert any(f"Only {layers} of 32 layers" in warning for warning in best["warnings"])
+    benchmark = next(step for step in document["plan"]["steps"] if step["kind"] == "benchmark")
+    command = benchmark["command"]
+    assert command[command.index("--n-gpu-layers") + 1] == str(layers)
+
+
+def test_a_split_model_is_slower_than_one_that_fits() -> None:
+    chip = {"chip": "RTX 4060", "framework": "llama.cpp", "precision": "Q8_0", "target": "gpu"}
+    whole, part = (plan(DENSE, vram, 32, **chip)["recommendations"][0] for vram in (16, 8))
+    assert "n_gpu_layers" not in whole["settings"]
+    assert whole["decode_tps"]["mid"] is not None
+    assert part["decode_tps"]["mid"] is None or part["decode_tps"]["mid"] < whole["decode_tps"]["mid"]
+
+
+def test_a_model_that_fits_is_not_split_and_a_catalogue_never_is() -> None:
+    assert all("n_gpu_layers" not in r["settings"] for r in plan(DENSE, 24, 32)["recommendations"])
+    asked = Constraints(vendor="nvidia", vram_bytes=8 * GIB, ram_bytes=32 * GIB, os="linux")
+    profile = declared_profile(ram_bytes=32 * GIB, vram_bytes=8 * GIB, vendor="nvidia", os="linux")
+    catalogue = make_plan(asked, profile, None)
+    assert all("n_gpu_layers" not in r["settings"] for r in catalogue["recommendations"])
