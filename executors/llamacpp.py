@@ -18,6 +18,7 @@ from executors.executor import Task
 from executors.folder import link_or_copy
 from executors.integrity import integrity
 from executors.process import interpreter_for, run_worker
+from executors.toolchain import installed_version
 from knowledge.gguf import read_gguf
 
 FRAMEWORK = "llama.cpp"
@@ -33,8 +34,8 @@ class LlamaCpp:
     def version(self) -> str:
         interpreter_for(FRAMEWORK)
         try:
-            return f"{BINDING} {version(BINDING)}"
-        except PackageNotFoundError:  # built or installed otherwise, or in a toolchain of its own
+            return f"{BINDING} {installed_version(FRAMEWORK) or version(BINDING)}"
+        except PackageNotFoundError:  # built or installed otherwise
             return BINDING
 
     def run(self, task: Task) -> dict[str, Any]:
