@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from advisor.search import Search, Setting
 
 SearchFor = Callable[[Constraints, HardwareProfile, Sequence[ModelSpec]], "Search"]
-_EXAMPLES = 12  # models that an answer's example is chosen from: the most able of those that could fit at 4 bits
+_EXAMPLE_SIZES_B = (1.0, 2.0, 4.6, 9.0, 16.0)
+_EXAMPLES_PER_SIZE = 2  # an answer's example is chosen from so many models of each size class, the most able first
 
 
 @cache
@@ -67,10 +68,15 @@ def ask(
 
 def _examples(models: Sequence[ModelSpec], profile: HardwareProfile, request: Constraints) -> Sequence[ModelSpec]:
     memory = profile.main_memory
-    if len(models) <= _EXAMPLES or memory is None:
+    if len(models) <= _EXAMPLES_PER_SIZE or memory is None:
         return models
-    small = [m for m in models if m.params * 0.55 < memory.total_bytes / 2 and request.use_case in m.use_cases]
-    return sorted(small, key=lambda m: (-rank.capability(m), m.name))[:_EXAMPLES]
+    fitting = [m for m in models if m.params * 0.55 < memory.total_bytes and request.use_case in m.use_cases]
+    able = sorted(fitting, key=lambda m: (-rank.capability(m), m.name))
+    chosen, smallest = [], 0.0
+    for largest in _EXAMPLE_SIZES_B:
+        chosen += [m for m in able if smallest < m.params_b <= largest][:_EXAMPLES_PER_SIZE]
+        smallest = largest
+    return chosen
 
 
 def _suppose(profile: HardwareProfile, option: dict[str, Any]) -> HardwareProfile:
