@@ -69,6 +69,11 @@ def predict_retention(spec: ModelSpec, precision: Precision, bits_per_weight: fl
     )
 
 
+def measured_retention(retention: float, source: str) -> Retention:
+    """The interval of a retention that was measured on this very model, on another text or by parts."""
+    return _interval(1 - retention, _MEASURED_SPREAD, "measured", source)
+
+
 def _same_model(name: str, spec: ModelSpec) -> bool:
     tail = name.rsplit("/", 1)[-1].lower()
     return tail in (spec.name.lower(), spec.hf_id.rsplit("/", 1)[-1].lower())

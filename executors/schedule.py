@@ -30,6 +30,7 @@ from advisor.plan import (
     ValidateSettings,
     Work,
 )
+from advisor.quality import measured_retention
 from executors.folder import PARTIAL
 from knowledge.base import EXIT_INFEASIBLE, EXIT_NEEDS_INPUT, EXIT_TOOLCHAIN_MISSING, AdvisorError
 
@@ -123,7 +124,8 @@ def resolved(plan: Plan, number: int, mix: Mapping[str, Any] | None) -> Plan:
     ladder = work.ladder[: number - 1]
     if mix is not None:
         basis = "sum over the groups lowered alone"
-        retention = Band(low=None, mid=min(1.0, mix["retention"]), high=None, basis=basis)
+        kept = measured_retention(mix["retention"], basis)
+        retention = Band(low=kept.low, mid=kept.mid, high=kept.high, basis=basis)
         groups = " and ".join(mix["groups"]) or "no group"
         found = rung.model_copy(
             update={

@@ -12,6 +12,7 @@ from advisor.plan import Plan, Rung
 from executors.runner import resume_run, run_plan
 from executors.schedule import schedule
 from knowledge.base import AdvisorError
+from ui.view_run import show_report
 
 MIX = {
     "groups": ["ffn_gate"],
@@ -49,7 +50,7 @@ def plan_with_measured_rung(tmp_path: Path, precision: str = "Q8_0") -> Plan:
 
 
 def test_a_measured_rung_is_searched_then_tried_and_named_by_what_was_found(
-    tmp_path: Path, executor: Measuring
+    tmp_path: Path, executor: Measuring, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert MEMORY["Q8_0"] > 0.5
     assert MEMORY["Q6_K"] > 0.5
@@ -63,6 +64,12 @@ def test_a_measured_rung_is_searched_then_tried_and_named_by_what_was_found(
     assert "ffn_gate in Q5_0" in report["rungs"][-1]["why"]
     assert executor.ran.count("sensitivity") == 1
     assert report["sensitivity"]["mix"] == MIX
+    expected = next(row for row in report["predicted_vs_measured"] if row["metric"] == "quality_retention")
+    assert expected["mid"] == pytest.approx(MIX["retention"])
+    assert expected["low"] < expected["mid"] < expected["high"]
+    show_report({**report, "run_dir": str(tmp_path / "run")})
+    printed = capsys.readouterr()
+    assert str(MIX["precision"]) in printed.out + printed.err
 
 
 def test_without_escalation_nothing_is_measured(tmp_path: Path, executor: Measuring) -> None:
