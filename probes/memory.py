@@ -14,7 +14,6 @@ from probes.reader import Reader, ask_mapping, count_in
 
 # At or above this a v1 limit means "none": the kernel rounds 2^63 down to pages.
 _NO_LIMIT_BYTES = 2**60
-_MOST_CPUS = 8192
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,9 @@ def doctor(arguments: argparse.Namespace) -> Answer:
     checks = check_installation()
     document: dict[str, Any] = {"schema": "advisor.doctor/1", "checks": checks}
     if arguments.raw:
-        document["raw"] = _raw()
+        from probes.probe import raw_probe_inputs
+
+        document["raw"] = raw_probe_inputs()
         print("What follows was read from this machine: look at it before you share it.", file=sys.stderr)
     broken = any(check["status"] == "fail" for check in checks)
 
@@ -153,13 +155,3 @@ def doctor(arguments: argparse.Namespace) -> Answer:
             show_checks(checks)
 
     return Answer(document, show, EXIT_STEP_FAILED if broken else EXIT_OK)
-
-
-def _raw() -> dict[str, Any]:
-    """What the probes read from this machine, in the form of a test fixture (probes.reader)."""
-    from probes.probe import probe_machine
-    from probes.reader import LiveReader
-
-    reader = LiveReader()
-    probe_machine(bench=False, reader=reader)
-    return reader.recorded()
