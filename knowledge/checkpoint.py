@@ -10,7 +10,7 @@ import json
 import math
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def read_model_path(path: Path) -> ModelSpec:
     except (OSError, ValueError) as error:
         raise AdvisorError("unreadable", f"Cannot read {path}.", "check the path and its permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        return _read_folder(path)
+        return read_folder(path)
     if not stat.S_ISREG(status.st_mode):
         raise AdvisorError("unsupported-model", f"{path} is not a regular file.", _ACCEPTED)
     head = _head(path)
@@ -86,7 +86,11 @@ def _kind(path: Path, head: bytes) -> str:
 # ---- folders
 
 
-def _read_folder(folder: Path) -> ModelSpec:
+def read_folder(folder: Path, sizes: Mapping[str, int] | None = None) -> ModelSpec:
+    """The model of a Hugging Face folder. `sizes`: the weight files are only headers here, of files so large (bytes).
+
+    Raises the AdvisorErrors of `read_model_path`.
+    """
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise AdvisorError("unsupported-model", f"{folder} holds no config.json: {_folder_kind(folder)}.", _ACCEPTED)
@@ -97,7 +101,7 @@ def _read_folder(folder: Path) -> ModelSpec:
             f"{folder.name} needs code of its own to be loaded (auto_map), which is never run.",
             "use a conversion of it (GGUF), or a version that the frameworks support by themselves",
         )
-    tensors = tuple(_tensors(folder))
+    tensors = tuple(_tensors(folder, sizes or {}))
     if any(t.name.endswith(".scales") for t in tensors) and "quantization" in config:
         raise AdvisorError(
             "unsupported-model", f"{folder.name} is a quantized MLX model, which cannot be planned yet.", _ACCEPTED
@@ -199,11 +203,11 @@ def _stored_precision(tensors: tuple[Tensor, ...]) -> str:
 # ---- safetensors
 
 
-def _tensors(folder: Path) -> Iterator[Tensor]:
+def _tensors(folder: Path, sizes: Mapping[str, int]) -> Iterator[Tensor]:
     seen: set[str] = set()
     total = 0
     for file in _weight_files(folder):
-        for tensor in _header(folder, file):
+        for tensor in _header(folder, file, sizes.get(file.name)):
             if tensor.name in seen:
                 raise _bad(folder, f"two of its files hold the tensor {printable(tensor.name, 80)!r}")
             seen.add(tensor.name)
@@ -233,8 +237,8 @@ def _weight_files(folder: Path) -> list[Path]:
     raise _bad(folder, "it holds no model.safetensors", _ACCEPTED)
 
 
-def _header(folder: Path, path: Path) -> Iterator[Tensor]:
-    size = path.stat().st_size
+def _header(folder: Path, path: Path, true_size: int | None) -> Iterator[Tensor]:
+    size = path.stat().st_size if true_size is None else true_size
     name = path.name
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

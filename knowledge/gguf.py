@@ -13,6 +13,7 @@ import stat
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from knowledge.base import MIB, AdvisorError, format_bytes, printable
 from knowledge.ggml import ggml_types, type_names
@@ -74,6 +75,13 @@ def read_gguf(path: Path) -> GgufFile:
     count = file.metadata.get("split.count", 1)
     if isinstance(count, int) and count > 1:
         file = _join(file, count)
+    check_model(file)
+    return file
+
+
+def read_gguf_header(handle: BinaryIO, path: Path, size: int) -> GgufFile:
+    """The checked header of a file of `size` bytes that is not all there: `handle` reads its beginning."""
+    file = _parse(HeaderReader(handle, path, size), path, size)
     check_model(file)
     return file
 

@@ -72,13 +72,23 @@ class AttentionGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a hub repository: its path there, its size in bytes, its SHA-256 (empty where the hub does not say)."""
+
+    path: str
+    bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """The architecture of a language model, enough to count its tensors and its cache.
 
     `params` and `active_params` are counts (not billions). `context` is the smaller of config and card. Zero or empty
     means unknown. `source_precision` is what the weights were published or found in: `bf16`, `f16`, or a quantized
     type for a local file. `tensors` is filled when the model was read from a file, else shapes follow from the fields.
-    `dimensions` names further lengths that the shapes of an architecture need (data/architectures.toml).
+    `dimensions` names further lengths that the shapes of an architecture need (data/architectures.toml). A model read
+    from the hub has the commit that was read (`revision`) and the `files` that a run needs of it.
     """
 
     name: str
@@ -117,6 +127,8 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     dimensions: tuple[tuple[str, int], ...] = ()
     embedded: bool = False
+    revision: str = ""
+    files: tuple[HubFile, ...] = ()
 
     def __hash__(self) -> int:  # of a few fields: sizes are cached by model, and a file has hundreds of tensors
         return hash((self.name, self.path, self.params, self.header_bytes, len(self.tensors)))
