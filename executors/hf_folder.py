@@ -11,7 +11,6 @@ makes of this GGUF has another class, other special tokens and no splitting of d
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -21,10 +20,10 @@ from typing import Any
 from executors.executor import Watch
 from executors.folder import PARTIAL, RunFolder, locked, sha256_file, write_text
 from executors.process import interpreter_for, run_worker
+from executors.tokens import checkpoint_ids, first_difference, model_ids
 from executors.toolchain import installed_version
 from knowledge.base import (
     EXIT_STEP_FAILED,
-    EXIT_TOOLCHAIN_MISSING,
     AdvisorError,
     advisor_home,
     file_error,
@@ -36,7 +35,7 @@ from knowledge.gguf import GgufFile, model_from_gguf, read_gguf
 from knowledge.hf_config import gguf_name
 
 SCHEMA = "advisor.checkpoint/1"
-VERSION = 1  # of what is written: another one is another cache entry
+VERSION = 2  # of what is written: another one is another cache entry
 ABOUT = "about.json"
 WEIGHTS = "model.safetensors"
 WAIT_SECONDS = 300.0  # for another process that builds the same
@@ -45,15 +44,6 @@ _PARTS = (
     "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
 )  # fmt: skip
 About = dict[str, Any]
-
-_VALIDATION_TEXT = Path(__file__).resolve().parent / "data" / "validation_text.txt"
-# What tokenizers disagree about: digits, spaces, line ends, contractions, scripts, symbols, special tokens.
-_TRAPS = (
-    "In 1984, 3.14159 x 10^23 = 007; it's  we'll\tthey'RE\r\n\n   x  \n"
-    "na\u00efve \u00fcber stra\u00dfe \u0416\u0443\u043a \u4f60\u597d\uff0c\u4e16\u754c \u0627\u0644\u0644\u063a\u0629 "
-    "\U0001f600\U0001f469\u200d\U0001f4bb \u0663\u0664 \u00bd\u2163 e\u0301 \u00a0\u3000 "
-    "def f(x):\n    return x**2  # {}[]<>|\\/~`@$%^&*\n<|im_start|>user\nHi<|im_end|>\n<|endoftext|>"
-)
 
 
 def hf_folder(source: Path, watch: Watch, *, framework: str | None = None, name: str = "SmolLM2-135M-Instruct") -> Path:
@@ -127,7 +117,6 @@ def _build(source: Path, entry: Path, name: str, watch: Watch) -> About:
             "model": str(source),
             "arrays": arrays,
             "pre": file.metadata.get("tokenizer.ggml.pre", ""),
-            "text": tokenizer_test_text(),
             "output": str(folder / "tokenizer.json"),
         },
         watch,
@@ -145,8 +134,7 @@ def _build(source: Path, entry: Path, name: str, watch: Watch) -> About:
         "label": label,
         "source": {"name": source.name, "sha256": sha256_file(source)},
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
-        "text_sha256": _sha256(tokenizer_test_text()),
-        "ids": made["ids"],
+        "ids": model_ids(source, "llama.cpp", watch),
         "proven": [],
     }
     write_json(partial / ABOUT, about)
@@ -159,12 +147,10 @@ def _prove_tokenizer(entry: Path, about: About, framework: str, watch: Watch) ->
     environment = f"{framework} {installed_version(framework)}".strip()
     if environment in about["proven"]:
         return
-    expected = about["ids"]
-    request = {"op": "token_ids", "folder": str(entry / about["folder"]), "text": tokenizer_test_text()}
-    for reader, ids in _ask(request, watch, framework)["ids"].items():
-        if ids == expected:
+    for reader, ids in checkpoint_ids(entry / about["folder"], framework, watch).items():
+        at = first_difference(about["ids"], ids)
+        if at is None:
             continue
-        at = next((n for n, (one, other) in enumerate(zip(ids, expected, strict=False)) if one != other), len(ids))
         raise AdvisorError(
             "tokenizer-mismatch",
             f"{framework}'s {reader} reads the dequantized checkpoint's tokenizer otherwise than llama.cpp, "
@@ -175,29 +161,18 @@ def _prove_tokenizer(entry: Path, about: About, framework: str, watch: Watch) ->
     write_json(entry / ABOUT, {**about, "proven": [*about["proven"], environment]})
 
 
-def tokenizer_test_text() -> str:
-    """Ordinary prose, code and dialogue, then what tokenizers disagree about."""
-    return _VALIDATION_TEXT.read_text(encoding="utf-8")[:16_000] + _TRAPS
-
-
-def _ask(request: dict[str, Any], watch: Watch, framework: str = "llama.cpp") -> dict[str, Any]:
-    try:
-        done = run_worker(
-            interpreter_for(framework),
-            "checkpoint",
-            request,
-            log_path=watch.log_path,
-            on_event=watch.on_event,
-            time_limit_seconds=watch.time_limit_seconds,
-            silence_limit_seconds=watch.silence_limit_seconds,
-            rss_limit_bytes=watch.rss_limit_bytes,
-            cancel=watch.cancel,
-        )
-    except AdvisorError as error:
-        if error.code != "toolchain-missing":
-            raise
-        hint = f"advisor toolchain install {framework}"
-        raise AdvisorError(error.code, error.message, hint, EXIT_TOOLCHAIN_MISSING) from error
+def _ask(request: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    done = run_worker(
+        interpreter_for("llama.cpp"),
+        "checkpoint",
+        request,
+        log_path=watch.log_path,
+        on_event=watch.on_event,
+        time_limit_seconds=watch.time_limit_seconds,
+        silence_limit_seconds=watch.silence_limit_seconds,
+        rss_limit_bytes=watch.rss_limit_bytes,
+        cancel=watch.cancel,
+    )
     return done.result
 
 
@@ -306,7 +281,3 @@ def _unsupported(file: GgufFile, what: str) -> AdvisorError:
     message = f"{file.path.name} cannot become a Hugging Face folder here: it has {what}."
     hint = "name the model's Hugging Face folder instead"
     return AdvisorError("unsupported-architecture", message, hint)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -7,6 +7,7 @@ F32, so the F16 values are those that llama.cpp itself makes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -124,10 +125,10 @@ def _write(file: IO[bytes], name: str, values: Values) -> None:
 
 
 def write_tokenizer(request: Request) -> dict[str, Any]:
-    """Write `output` (tokenizer.json) from the GGUF `model`, and say which tokens llama.cpp makes of `text`.
+    """Write `output` (tokenizer.json) from the GGUF `model`.
 
     `arrays` {"tokens", "merges", "token_type"}: {"offset", "count", "bytes"} in the file; `pre` the name of the
-    pre-tokenizer. Returns `ids`, `special` {token: id}. Raises `unsupported-tokenizer` and `damaged-file`.
+    pre-tokenizer. Returns `special` {token: id}. Raises `unsupported-tokenizer` and `damaged-file`.
     """
     if request["pre"] not in PRE_TOKENIZERS:
         raise WorkerError("unsupported-tokenizer", f"The pre-tokenizer {request['pre']!r} is not known here.")
@@ -167,7 +168,7 @@ def write_tokenizer(request: Request) -> dict[str, Any]:
         out.flush()
         os.fsync(out.fileno())
     special = {tokens[number]: number for number in added if kinds[number] == _CONTROL}
-    return {"special": special, "ids": _llama_ids(str(request["model"]), str(request["text"]))}
+    return {"special": special}
 
 
 def _added(number: int, token: str, special: bool) -> dict[str, Any]:
@@ -191,35 +192,33 @@ def _strings(file: IO[bytes], span: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _llama_ids(model: str, text: str) -> list[int]:
-    import llama_cpp as llama  # here: other interpreters use this file without llama.cpp
-
-    from .llama_session import load_model, tokenize
-
-    vocab = llama.llama_model_get_vocab(load_model(model, vocab_only=True))
-    return [int(token) for token in tokenize(vocab, text, special=True)]
-
-
 def token_ids(request: Request) -> dict[str, Any]:
-    """What this environment's readers of the Hugging Face folder `folder` make of `text`: `ids` {reader: ids}.
+    """What this environment's readers of the Hugging Face folder `folder` make of `texts`: `ids` {reader: ids of each}.
 
-    The `tokenizers` library reads tokenizer.json as it is; transformers, where it is there, may build another tokenizer
-    of it. Nothing special is added in front. Raises `toolchain-missing` where there is no reader.
+    The `tokenizers` library reads tokenizer.json as it is, if there is one; transformers, where it is there, may build
+    another tokenizer. Nothing special is added in front. Raises `toolchain-missing` where there is no reader, and
+    `unsupported-tokenizer`.
     """
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    folder, text = Path(request["folder"]), str(request["text"])
+    folder, texts = Path(request["folder"]), [str(text) for text in request["texts"]]
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise WorkerError("toolchain-missing", f"This environment has no tokenizers: {error}.") from error
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = {"tokenizers": tokenizer.encode(text, add_special_tokens=False).ids}
-    try:
+    found: dict[str, list[list[int]]] = {}
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        found["tokenizers"] = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    with contextlib.suppress(ImportError):
         from transformers import AutoTokenizer
-    except ImportError:
-        return {"ids": ids}
-    made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    return {"ids": {**ids, "transformers": list(made(text, add_special_tokens=False)["input_ids"])}}
+
+        try:
+            made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise WorkerError("unsupported-tokenizer", f"transformers cannot read the tokenizer: {words}") from error
+        found["transformers"] = [list(made(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    return {"ids": found}
 
 
 OPERATIONS: dict[str, Operation] = {

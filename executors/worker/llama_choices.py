@@ -8,7 +8,8 @@ import llama_cpp as llama
 import numpy as np
 
 from . import choices
-from .llama_session import SCORE_BATCH, Logits, Session, Tokens, clear, feed, first_token, open_session, tokenize
+from .evaluation import Logits, Tokens
+from .llama_session import SCORE_BATCH, Session, open_session
 from .protocol import Request
 
 
@@ -17,9 +18,9 @@ def choose(request: Request) -> dict[str, Any]:
     session = open_session(request, batch_tokens=SCORE_BATCH)
     return choices.answer(
         request["items"],
-        lambda text: tokenize(session.vocab, text, special=False),
+        lambda text: session.tokenize(text, special=False),
         _Rewinding(session).evaluate,
-        first_token=first_token(session.vocab),
+        first_token=session.first_token,
         room=session.n_ctx,
     )
 
@@ -36,7 +37,7 @@ class _Rewinding:
         """See choices.Evaluate."""
         memory = llama.llama_get_memory(self.session.context)
         if position == 0 or not llama.llama_memory_seq_rm(memory, 0, position, -1):
-            clear(self.session)
+            self.session.clear()
             self._feed(self.past[:position], 0, every=False)
         self.past = np.concatenate([self.past[:position], tokens])
         return self._feed(tokens, position, every=every)
@@ -44,7 +45,7 @@ class _Rewinding:
     def _feed(self, tokens: Tokens, position: int, *, every: bool) -> Logits:
         size = self.session.batch_tokens
         rows = [
-            feed(self.session, tokens[at : at + size], position + at, every=every).copy()
+            self.session.feed(tokens[at : at + size], position + at, every=every).copy()
             for at in range(0, len(tokens), size)
         ]
         if not rows:

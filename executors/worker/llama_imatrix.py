@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ggml_tensors as tensors
-from .llama_session import SCORE_BATCH, clear, feed, first_token, open_session, tokenize
+from .evaluation import read_text
+from .llama_session import SCORE_BATCH, open_session
 from .protocol import Request, WorkerError, progress
 
 LEAST_ROWS = 16  # products of fewer rows are no prompt processing (llama.cpp tools/imatrix/imatrix.cpp)
 LEAST_TOKENS = 256
 WINDOW = 512
-MAX_TEXT_BYTES = 8 * 1024**2
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
@@ -55,22 +55,19 @@ def imatrix(request: Request) -> dict[str, Any]:
         lambda address, ask, _: _on_product(address, ask, operations, collected)
     )
     session = open_session({**request, "n_ctx": WINDOW}, batch_tokens=SCORE_BATCH, eval_callback=listen)
-    with Path(request["text"]).open("rb") as file:
-        text = file.read(MAX_TEXT_BYTES).decode("utf-8")
-    tokens = tokenize(session.vocab, text, special=False)[: int(request["tokens"])]
+    tokens = session.tokenize(read_text(request), special=False)[: int(request["tokens"])]
     batch = session.batch_tokens
     size = session.n_ctx // batch * batch
     tokens = tokens[: len(tokens) // batch * batch]  # whole batches: a short one would not be heard
     if len(tokens) < LEAST_TOKENS:
         raise WorkerError("text-too-short", f"{len(tokens)} tokens are too few for an importance matrix.")
-    start_token = first_token(session.vocab)
     for start in range(0, len(tokens), size):
         window = tokens[start : start + size].copy()
-        if start_token is not None:
-            window[0] = start_token
-        clear(session)
+        if session.first_token is not None:
+            window[0] = session.first_token
+        session.clear()
         for at in range(0, len(window), batch):
-            feed(session, window[at : at + batch], at, every=True)
+            session.feed(window[at : at + batch], at, every=True)
             if collected.failure:
                 raise WorkerError("worker-error", collected.failure)
             progress(start + at + batch, len(tokens), "collecting activations")

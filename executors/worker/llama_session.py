@@ -10,19 +10,15 @@ import ctypes
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import llama_cpp as llama
 import numpy as np
-from numpy.typing import NDArray
 
+from .evaluation import Logits, Tokens
 from .protocol import Request, WorkerError, progress
-
-Tokens = NDArray[np.int32]
-Logits = NDArray[np.float32]
 
 SCORE_BATCH = 128  # logits of one batch are kept whole: 128 rows of a 152k vocabulary are 78 MB
 LEAST_CONTEXT = 16
@@ -74,9 +70,9 @@ def buffer_bytes(kind: str) -> int:
     return round(_buffers[kind])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Session:
-    """A model and a context of `n_ctx` tokens, evaluated in batches of at most `batch_tokens`."""
+    """A model and a context of `n_ctx` tokens, evaluated in batches of at most `batch_tokens`; see evaluation.Model."""
 
     model: Any
     context: Any
@@ -84,8 +80,35 @@ class Session:
     vocabulary: int
     n_ctx: int
     batch_tokens: int
+    first_token: int | None
     batch: Any
     load_seconds: float
+
+    def tokenize(self, text: str, *, special: bool) -> Tokens:
+        return tokenize(self.vocab, text, special=special)
+
+    def detokenize(self, tokens: list[int]) -> str:
+        return b"".join(_piece(self.vocab, token) for token in tokens).decode("utf-8", "replace")
+
+    def ends(self, token: int) -> bool:
+        return bool(llama.llama_vocab_is_eog(self.vocab, token))
+
+    def clear(self) -> None:
+        llama.llama_memory_clear(llama.llama_get_memory(self.context), True)
+
+    def feed(self, tokens: Tokens, position: int, *, every: bool) -> Logits:
+        count, batch = len(tokens), self.batch
+        batch.n_tokens = count
+        np.ctypeslib.as_array(batch.token, (count,))[:] = tokens
+        np.ctypeslib.as_array(batch.pos, (count,))[:] = np.arange(position, position + count)
+        wanted = np.ctypeslib.as_array(batch.logits, (count,))
+        wanted[:] = every
+        wanted[-1] = True
+        status = llama.llama_decode(self.context, batch)
+        if status != 0:
+            raise WorkerError("worker-error", f"llama.cpp cannot evaluate the model: {reason(f'status {status}')}.")
+        rows = count if every else 1
+        return np.ctypeslib.as_array(llama.llama_get_logits(self.context), (rows, self.vocabulary))
 
 
 def load_model(path: str, *, gpu_layers: int = 0, vocab_only: bool = False) -> Any:
@@ -134,8 +157,17 @@ def open_session(request: Request, *, batch_tokens: int, eval_callback: Any = No
     for i in range(batch_tokens):
         batch.n_seq_id[i] = 1
         batch.seq_id[i][0] = 0
-    load_seconds = time.perf_counter() - started
-    return Session(model, context, vocab, llama.llama_vocab_n_tokens(vocab), n_ctx, batch_tokens, batch, load_seconds)
+    return Session(
+        model=model,
+        context=context,
+        vocab=vocab,
+        vocabulary=llama.llama_vocab_n_tokens(vocab),
+        n_ctx=n_ctx,
+        batch_tokens=batch_tokens,
+        first_token=_first_token(vocab),
+        batch=batch,
+        load_seconds=time.perf_counter() - started,
+    )
 
 
 def tokenize(vocab: Any, text: str, *, special: bool) -> Tokens:
@@ -150,64 +182,13 @@ def tokenize(vocab: Any, text: str, *, special: bool) -> Tokens:
     return tokens[:count].copy()
 
 
-def first_token(vocab: Any) -> int | None:
+def _first_token(vocab: Any) -> int | None:
     """The token that this model expects at the start of every text, if any."""
     return int(llama.llama_vocab_bos(vocab)) if llama.llama_vocab_get_add_bos(vocab) else None
 
 
-def piece(vocab: Any, token: int) -> bytes:
+def _piece(vocab: Any, token: int) -> bytes:
     """The bytes that `token` stands for; empty for special tokens."""
     buffer = ctypes.create_string_buffer(512)
     size = llama.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
     return buffer.raw[: max(0, size)]
-
-
-def clear(session: Session) -> None:
-    """Forget all tokens."""
-    llama.llama_memory_clear(llama.llama_get_memory(session.context), True)
-
-
-def feed(session: Session, tokens: Tokens, position: int, *, every: bool) -> Logits:
-    """Evaluate at most `batch_tokens` tokens at `position`: logits after every token, or only after the last one.
-
-    The result is a view (rows, vocabulary), valid until the next call.
-    """
-    count, batch = len(tokens), session.batch
-    batch.n_tokens = count
-    np.ctypeslib.as_array(batch.token, (count,))[:] = tokens
-    np.ctypeslib.as_array(batch.pos, (count,))[:] = np.arange(position, position + count)
-    wanted = np.ctypeslib.as_array(batch.logits, (count,))
-    wanted[:] = every
-    wanted[-1] = True
-    status = llama.llama_decode(session.context, batch)
-    if status != 0:
-        raise WorkerError("worker-error", f"llama.cpp cannot evaluate the model: {reason(f'status {status}')}.")
-    rows = count if every else 1
-    return np.ctypeslib.as_array(llama.llama_get_logits(session.context), (rows, session.vocabulary))
-
-
-def prefill(session: Session, tokens: Tokens) -> Logits:
-    """Evaluate a prompt from position 0 in batches; the logits after its last token."""
-    logits = np.empty((0, 0), np.float32)
-    for start in range(0, len(tokens), session.batch_tokens):
-        logits = feed(session, tokens[start : start + session.batch_tokens], start, every=False)
-    return logits
-
-
-def teacher_forced(session: Session, tokens: Tokens, window: int) -> Iterator[tuple[Logits, Tokens]]:
-    """Logits for `tokens[1:]`, each predicted from what precedes it in its window of `window` tokens.
-
-    A window begins with the model's own first token where it has one, else with the token before the window, and
-    everything before it is forgotten. Yields `(logits, targets)`, the logits valid until the next step.
-    """
-    start_token = first_token(session.vocab)
-    for start in range(1, len(tokens), window):
-        targets = tokens[start : start + window]
-        inputs = tokens[start - 1 : start - 1 + len(targets)].copy()
-        if start_token is not None:
-            inputs[0] = start_token
-        clear(session)
-        for at in range(0, len(targets), session.batch_tokens):
-            here = slice(at, at + session.batch_tokens)
-            yield feed(session, inputs[here], at, every=True), targets[here]
-            progress(min(start - 1 + here.stop, len(tokens) - 1), len(tokens) - 1, "scoring")

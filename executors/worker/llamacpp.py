@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -16,30 +15,12 @@ from typing import Any
 import llama_cpp as llama
 import numpy as np
 
-from . import scales, scoring, template
+from . import evaluation, scales, scoring, template
 from .llama_choices import choose
 from .llama_imatrix import for_quantizer, imatrix, read_importance
-from .llama_session import (
-    SCORE_BATCH,
-    Session,
-    Tokens,
-    buffer_bytes,
-    clear,
-    feed,
-    first_token,
-    load_model,
-    open_session,
-    piece,
-    prefill,
-    reason,
-    teacher_forced,
-    tokenize,
-)
+from .llama_session import SCORE_BATCH, Session, buffer_bytes, load_model, open_session, reason, tokenize
 from .protocol import Operation, Request, WorkerError, metric, progress
 
-MAX_TEXT_BYTES = 8 * 1024**2
-MAX_ANSWER_CHARACTERS = 2000
-MAX_REPETITION = 20
 BENCH_BATCH = 512
 WARM_UP_TOKENS = 8
 
@@ -129,7 +110,7 @@ def smoke(request: Request) -> dict[str, Any]:
     answers = []
     for number, (prompt, special) in enumerate(prompts):
         progress(number, len(prompts), "answering")
-        answers.append(_answer(session, prompt, special, room))
+        answers.append(evaluation.answer(session, prompt, special=special, room=room))
     return {
         "answers": answers,
         "load_seconds": session.load_seconds,
@@ -150,80 +131,15 @@ def _chat_prompt(session: Session, messages: list[dict[str, str]]) -> str:
     return template.render(source.decode("utf-8", "replace"), messages, bos_token=bos, eos_token=eos)
 
 
-def _answer(session: Session, prompt: str, special: bool, room: int) -> dict[str, Any]:
-    tokens = tokenize(session.vocab, prompt, special=special)[: session.n_ctx - room]
-    start = first_token(session.vocab)
-    if start is not None and not (len(tokens) and tokens[0] == start):
-        tokens = np.concatenate([np.array([start], np.int32), tokens])[: session.n_ctx - room]
-    if not len(tokens):
-        raise WorkerError("tokenizer-mismatch", "The model's tokenizer makes nothing of plain text.")
-    clear(session)
-    logits, text, made, last, run, longest = prefill(session, tokens), b"", 0, -1, 0, 0
-    while True:
-        scoring.check_finite(logits)
-        token = int(logits[-1].argmax())
-        if llama.llama_vocab_is_eog(session.vocab, token):
-            break
-        text += piece(session.vocab, token)
-        made += 1
-        run = run + 1 if token == last else 1
-        last, longest = token, max(longest, run)
-        if made >= room or longest > MAX_REPETITION:
-            break
-        logits = feed(session, np.array([token], np.int32), len(tokens) + made - 1, every=False)
-    words = text.decode("utf-8", "replace")[:MAX_ANSWER_CHARACTERS]
-    return {"prompt": prompt[:MAX_ANSWER_CHARACTERS], "text": words, "tokens": made, "longest_repetition": longest}
-
-
 def score(request: Request) -> dict[str, Any]:
-    """Teacher forcing on the file `text`; see scoring for the store.
-
-    `mode` "reference" writes the folder `store`: `blocks` blocks of `block_tokens` scored tokens, in windows of as many
-    blocks as fit `n_ctx` (fewer blocks when the text is short). `mode` "compare" scores the same tokens in the same
-    windows. The tokenizers are compared before anything is computed. Raises `tokenizer-mismatch`, `text-too-short`.
-    """
-    session = open_session(request, batch_tokens=SCORE_BATCH)
-    text = _text(request)
-    tokens = tokenize(session.vocab, text, special=False)
-    store = Path(request["store"])
-    if request["mode"] == "reference":
-        block_tokens = int(request["block_tokens"])
-        window = (session.n_ctx - 1) // block_tokens * block_tokens
-        blocks = min(int(request["blocks"]), (len(tokens) - 1) // block_tokens)
-        if blocks < 1 or window < 1 or blocks * block_tokens > scoring.MAX_ROWS:
-            raise WorkerError("text-too-short", "The text or the context does not hold one block.")
-        tokens = tokens[: blocks * block_tokens + 1]
-        about = {
-            "rows": blocks * block_tokens,
-            "vocabulary": session.vocabulary,
-            "block_tokens": block_tokens,
-            "context": window + 1,
-            "first_token": first_token(session.vocab),
-            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        }
-        return scoring.write_reference(teacher_forced(session, tokens, window), store, tokens, about)
-    index = scoring.read_index(store)
-    expected = scoring.read_tokens(store, index)
-    _check_tokenizer(session, tokens, expected, index)
-    if session.n_ctx < index["context"]:
-        raise WorkerError("tokenizer-mismatch", "The model's context is shorter than the reference's.")
-    pieces = teacher_forced(session, expected, index["context"] - 1)
-    return scoring.compare(pieces, store, index)
+    """Teacher forcing, see evaluation.score."""
+    return evaluation.score(open_session(request, batch_tokens=SCORE_BATCH), request)
 
 
-def _text(request: Request) -> str:
-    with Path(request["text"]).open("rb") as file:
-        return file.read(MAX_TEXT_BYTES).decode("utf-8")
-
-
-def _check_tokenizer(session: Session, tokens: Tokens, expected: Tokens, index: dict[str, Any]) -> None:
-    if session.vocabulary != index["vocabulary"]:
-        message = f"The artifact has {session.vocabulary} tokens and the reference has {index['vocabulary']}."
-        raise WorkerError("tokenizer-mismatch", message)
-    if first_token(session.vocab) != index["first_token"]:
-        raise WorkerError("tokenizer-mismatch", "The artifact begins a text otherwise than the reference.")
-    if not np.array_equal(tokens[: len(expected)], expected):
-        raise WorkerError("tokenizer-mismatch", "The artifact splits the text into other tokens than the reference.")
+def token_ids(request: Request) -> dict[str, Any]:
+    """`ids`: the tokens of each of `texts` by the vocabulary of `model`, written-out special tokens as such."""
+    vocab = llama.llama_model_get_vocab(load_model(str(request["model"]), vocab_only=True))
+    return {"ids": [tokenize(vocab, str(text), special=True).tolist() for text in request["texts"]]}
 
 
 def bench(request: Request) -> dict[str, Any]:
@@ -234,20 +150,20 @@ def bench(request: Request) -> dict[str, Any]:
     `decode_tps`, `prompt_tokens`, `decode_tokens`.
     """
     session = open_session(request, batch_tokens=BENCH_BATCH)
-    text = _text(request)
+    text = evaluation.read_text(request)
     decode_tokens = max(1, min(int(request["decode_tokens"]), session.n_ctx // 2))
-    prompt = tokenize(session.vocab, text, special=False)
+    prompt = session.tokenize(text, special=False)
     prompt = np.resize(prompt, max(1, min(int(request["prompt_tokens"]), session.n_ctx - decode_tokens)))
-    prefill(session, prompt[:WARM_UP_TOKENS])
-    feed(session, prompt[:1], len(prompt[:WARM_UP_TOKENS]), every=False)
-    clear(session)
+    evaluation.prefill(session, prompt[:WARM_UP_TOKENS])
+    session.feed(prompt[:1], len(prompt[:WARM_UP_TOKENS]), every=False)
+    session.clear()
     started = time.perf_counter()
-    logits = prefill(session, prompt)
+    logits = evaluation.prefill(session, prompt)
     scoring.check_finite(logits)
     token = int(logits[-1].argmax())
     first = time.perf_counter()
     for made in range(decode_tokens):
-        logits = feed(session, np.array([token], np.int32), len(prompt) + made, every=False)
+        logits = session.feed(np.array([token], np.int32), len(prompt) + made, every=False)
         token = int(logits[-1].argmax())
         progress(made + 1, decode_tokens, "measuring")
     decoded = time.perf_counter()
@@ -278,4 +194,5 @@ OPERATIONS: dict[str, Operation] = {
     "bench": bench,
     "render_template": render_template,
     "scan_scales": scales.scan,
+    "token_ids": token_ids,
 }

@@ -163,6 +163,12 @@ def score(request: Request) -> dict[str, Any]:
     return {**evaluation.score(model, request), "devices": model.devices, "kv_cache": model.kv_cache}
 
 
+def token_ids(request: Request) -> dict[str, Any]:
+    """`ids`: the tokens of each of `texts` by the tokenizer of the folder `model`, nothing added in front."""
+    tokenizer = load_tokenizer(str(request["model"]))
+    return {"ids": [tokenize(tokenizer, str(text)).tolist() for text in request["texts"]]}
+
+
 def bench(request: Request) -> dict[str, Any]:
     """One timing of `model` in this fresh process as users run it: OpenVINO GenAI with its own defaults, warmed up.
 
@@ -242,4 +248,5 @@ OPERATIONS: dict[str, Operation] = {
     "score": score,
     "bench": bench,
     "choices": choose,
+    "token_ids": token_ids,
 }
