@@ -1,7 +1,7 @@
 """From a machine and models to the options worth judging: engine x backend x model x precision, as facts for the rules.
 
-Facts are flat dictionaries over the names of knowledge/rules/facts.toml. What belongs to a backend alone is computed
-once per backend, so that a backend that cannot run is rejected once and not per model.
+Facts are flat dictionaries over the names of knowledge/rules/facts.toml, level by level: the request and the machine, a
+backend on an engine, a model there, a precision. A backend or a model that cannot run is rejected once, at its level.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from advisor.constraints import Constraints
 from advisor.engines import Engine
+from advisor.memory import Budget
+from advisor.walk import Facts, Level
 from knowledge.base import AdvisorError
 from knowledge.matrix import Backend, Limit, architecture_served, load_backends, load_limits
 from knowledge.precisions import overrides_of, resolve_precision, uses_imatrix
@@ -25,15 +26,37 @@ _NO_LIMIT = Limit(None, None, None, frozenset({"f16", "q8_0", "q4_0"}))
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """One way to run one model. `facts` are the static facts; later stages add to a copy."""
+class Place:
+    """A backend on an engine, with what it may use of the engine's memory and the rules it takes."""
 
     engine: Engine
     backend: Backend
+    usable: Budget
+    level: Level
+
+    @property
+    def limit(self) -> Limit:
+        return load_limits().get((self.backend.framework, self.backend.backend), _NO_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to run one model. `level` is the model's on this place; `facts` add the precision's."""
+
+    place: Place
     spec: ModelSpec
     precision: Precision
     context: int
-    facts: dict[str, Any]
+    level: Level
+    facts: Facts
+
+    @property
+    def engine(self) -> Engine:
+        return self.place.engine
+
+    @property
+    def backend(self) -> Backend:
+        return self.place.backend
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -41,7 +64,7 @@ class Option:
         return self.spec.name, self.backend.framework, self.backend.backend, self.precision.name
 
 
-def plan_facts(request: Constraints, profile: HardwareProfile) -> dict[str, Any]:
+def plan_facts(request: Constraints, profile: HardwareProfile) -> Facts:
     """The facts of the plan stage: the request and the machine."""
     npu = profile.npus[0] if profile.npus else None
     return {
@@ -81,7 +104,7 @@ def backends_for(engine: Engine) -> Iterator[Backend]:
             yield row
 
 
-def backend_facts(base: dict[str, Any], engine: Engine, row: Backend, profile: HardwareProfile) -> dict[str, Any]:
+def backend_facts(base: Facts, engine: Engine, row: Backend, profile: HardwareProfile) -> Facts:
     """Plan facts plus what a backend and an engine say without a model."""
     arch = profile.cpu.arch
     x86 = arch == "x86_64" and bool(profile.cpu.instruction_sets)
@@ -142,55 +165,62 @@ def _precision(name: str, framework: str) -> Precision | None:
     return found[0] if found else None
 
 
-def options_for(
-    facts: dict[str, Any],
-    engine: Engine,
-    row: Backend,
-    spec: ModelSpec,
-    precisions: Sequence[Precision],
-    request: Constraints,
-) -> Iterator[Option]:
-    """`spec` on a backend at each of `precisions`, with the static facts filled."""
-    limit = load_limits().get((row.framework, row.backend), _NO_LIMIT)
-    context = context_for(spec, limit, request.context)
-    source_bits = _source_bits(spec)
-    served = architecture_served(spec.architecture, row.framework, row.backend)
+def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
+    """What `spec` adds to a place."""
+    row, limit = place.backend, place.limit
     uses = request.use_case in spec.use_cases or (
         request.use_case in ("chat", "rag", "agent") and "chat" in spec.use_cases
     )
+    return place.level.deeper(
+        place.level.facts
+        | {
+            "model": spec.name,
+            "params_b": spec.params_b,
+            "architecture": spec.architecture,
+            "architecture_served": architecture_served(spec.architecture, row.framework, row.backend),
+            "serves_use_case": uses or request.model is not None,
+            "licence": spec.licence or None,
+            "commercial_use": spec.commercial_use,
+            "model_context": spec.context or None,
+            "model_layers": spec.layers,
+            "max_context": limit.max_context,
+            "max_params_b": limit.max_params_b,
+            "kv_served": None if request.kv_cache is None else request.kv_cache in limit.kv_types,
+            "source_precision": spec.source_precision,
+            "source_quantized": _source_bits(spec) < 16,
+            "embedded": spec.embedded,
+        }
+    )
+
+
+def options_for(
+    place: Place, spec: ModelSpec, level: Level, precisions: Sequence[Precision], request: Constraints
+) -> Iterator[Option]:
+    """`spec` at each of `precisions`, with the static facts filled; `level` is the model's there."""
+    context = context_for(spec, place.limit, request.context)
     for precision in precisions:
-        mix = bool(overrides_of(precision))
-        nominal = weights(spec, precision).nominal_bits if mix else precision.nominal_bits
-        yield Option(
-            engine, row, spec, precision, context,
-            facts | {
-                "model": spec.name,
-                "params_b": spec.params_b,
-                "architecture": spec.architecture,
-                "architecture_served": served,
-                "serves_use_case": uses or request.model is not None,
-                "licence": spec.licence or None,
-                "commercial_use": spec.commercial_use,
-                "model_context": spec.context or None,
-                "max_context": limit.max_context,
-                "max_params_b": limit.max_params_b,
-                "kv_served": None if request.kv_cache is None else request.kv_cache in limit.kv_types,
-                "precision": precision.name,
-                "precision_class": precision.precision_class,
-                "nominal_bits": nominal,
-                "is_mix": mix,
-                "symmetric": precision.symmetric,
-                "undivided_tensor": _undivided(spec, precision),
-                "needs_imatrix": precision.needs_imatrix,
-                "uses_imatrix": uses_imatrix(precision),
-                "native_only": precision.native_only,
-                "source_precision": spec.source_precision,
-                "source_quantized": source_bits < 16,
-                "upscales": nominal > source_bits,
-                "same_as_source": precision.name.upper() == spec.source_precision.upper(),
-                "embedded": spec.embedded,
-            },
-        )  # fmt: skip
+        yield Option(place, spec, precision, context, level, level.facts | _precision_facts(spec, precision))
+
+
+@lru_cache(maxsize=8192)
+def _precision_facts(spec: ModelSpec, precision: Precision) -> Facts:
+    """What a precision means for a model, wherever it runs."""
+    mix = bool(overrides_of(precision))
+    nominal = weights(spec, precision).nominal_bits if mix else precision.nominal_bits
+    row = undividable_row(spec, precision)
+    return {
+        "precision": precision.name,
+        "precision_class": precision.precision_class,
+        "nominal_bits": nominal,
+        "is_mix": mix,
+        "symmetric": precision.symmetric,
+        "undivided_tensor": f"{row[0]} ({row[1]} wide)" if row else None,
+        "needs_imatrix": precision.needs_imatrix,
+        "uses_imatrix": uses_imatrix(precision),
+        "native_only": precision.native_only,
+        "upscales": nominal > _source_bits(spec),
+        "same_as_source": precision.name.upper() == spec.source_precision.upper(),
+    }
 
 
 @lru_cache(maxsize=512)
@@ -200,8 +230,3 @@ def _source_bits(spec: ModelSpec) -> int:
         return 16
     precision = _precision(name, "llama.cpp")
     return precision.nominal_bits if precision else 16
-
-
-def _undivided(spec: ModelSpec, precision: Precision) -> str | None:
-    row = undividable_row(spec, precision)
-    return f"{row[0]} ({row[1]} wide)" if row else None

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from advisor import rank
-from advisor.candidates import plan_facts
 from advisor.constraints import Constraints
 from advisor.engines import default_threads
-from advisor.judging import Judged, Walk
+from advisor.judging import Judged
 from advisor.question import ask
 from advisor.search import Rejection, Setting, alternatives, nearest, rejection, rejections_shown, search
 from advisor.speed import CostModel, Roofline
 from advisor.steps import make_work
+from advisor.walk import first_of, with_effect
 from knowledge.models import load_models
 from knowledge.records import ModelSpec
 from knowledge.rules import load_rules
@@ -41,21 +41,21 @@ def make_plan(
     """The plan document for `request` on `profile`. `model` None: the catalogue is searched. `extra_rules` are folders
     of a site's own rules; `cost_model` is the seam for a learned or calibrated one."""
     setting = Setting(request, profile, load_rules(extra_rules), cost_model or Roofline())
-    walk = Walk(setting.rules, "plan", plan_facts(request, profile))
+    taken_first = first_of(setting.rules.nodes["plan"], setting.facts)
     models = (model,) if model else load_models()
     head = {
         "hardware": profile.as_json(),
         "constraints": request.model_dump(mode="json"),
         "assumptions": [*profile.notes, *_assumptions(request, profile)],
-        "warnings": walk.texts("warn"),
+        "warnings": [t.text for t in taken_first if t.rule.effect == "warn"],
     }
-    trace = [taken.trace() for taken in walk.taken]
-    if taken := walk.first("ask"):
+    trace = [taken.trace() for taken in taken_first]
+    if taken := with_effect(taken_first, "ask"):
         question, fallback, rejected = ask(
             taken, setting, models, lambda r, p, m: search(replace(setting, request=r, profile=p), m)
         )
         return _document("needs_input", head, question, rank.order(fallback, request, top=request.top), rejected, trace)
-    if taken := walk.first("stop"):
+    if taken := with_effect(taken_first, "stop"):
         return _document("infeasible", head, None, [], [rejection(taken.rule.id, taken.text, taken.rule.source)], trace)
     found = search(setting, models)
     chosen = rank.order(found.survivors, request, top=request.top)
@@ -65,8 +65,10 @@ def make_plan(
         head["warnings"] = [*head["warnings"], *_closest_words(closest)]
         return _document("infeasible", head, None, [], rejected, trace, nearest=closest)
     best = chosen[0]
-    trace += [taken.trace() for taken in best.taken]
-    work = make_work(best, alternatives(setting, best), request, default_threads(profile), setting.cost_model)
+    trace += [taken.trace() for taken in best.path]
+    work = make_work(
+        best, alternatives(setting, best, found.survivors), request, default_threads(profile), setting.cost_model
+    )
     return _document("ok", head, None, chosen, rejected, trace, work=work)
 
 

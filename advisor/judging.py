@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import lru_cache
 
 from advisor.candidates import Option
 from advisor.constraints import Constraints
@@ -12,53 +13,11 @@ from advisor.memory import Budget, MemoryNeed, budget, memory_need
 from advisor.offload import Split, split_model
 from advisor.quality import Retention, predict_retention
 from advisor.speed import PROMPT_TOKENS, CostModel, Interval, Work, ttft_ms
-from knowledge.matrix import framework_named
-from knowledge.records import ModelSpec
-from knowledge.rules import Rule, RuleSet, describe, fill, words_for
+from advisor.walk import Taken, ended_by, in_order
+from knowledge.matrix import Backend, framework_named
+from knowledge.records import ModelSpec, Precision
 from knowledge.weights import WeightSizes, weights
 from probes.profile import HardwareProfile
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A rule that was taken, over the facts it was taken on; its words are filled in when they are read."""
-
-    rule: Rule
-    facts: dict[str, Any]
-
-    @property
-    def text(self) -> str:
-        return fill(self.rule.text, self.facts)
-
-    @property
-    def change(self) -> str:
-        return fill(self.rule.change, self.facts)
-
-    def trace(self) -> dict[str, str]:
-        """The step of the path, as the document shows it."""
-        rule = self.rule
-        value = ", ".join(f"{name} = {words_for(name, self.facts.get(name))}" for name in rule.facts) or "always"
-        return {"node": rule.node, "condition": describe(rule.when), "value": value, "branch": rule.id}
-
-
-class Walk:
-    """One pass over the nodes of a stage: of each node the first rule that holds is taken; a rejection ends it."""
-
-    def __init__(self, rules: RuleSet, stage: str, facts: dict[str, Any]) -> None:
-        self.taken: list[Taken] = []
-        for _, group in rules.nodes[stage]:
-            for rule in group:
-                if rule.test(facts):
-                    self.taken.append(Taken(rule, facts))
-                    break
-            if self.taken and self.taken[-1].rule.effect in ("reject", "ask", "stop"):
-                break
-
-    def first(self, effect: str) -> Taken | None:
-        return next((t for t in self.taken if t.rule.effect == effect), None)
-
-    def texts(self, effect: str) -> list[str]:
-        return [t.text for t in self.taken if t.rule.effect == effect]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +47,7 @@ class Judged:
     prefill: Interval
     ttft: Interval
     retention: Retention
-    taken: list[Taken]
+    taken: Sequence[Taken]
     notices: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     pareto: bool = False
@@ -98,26 +57,34 @@ class Judged:
         return self.option.key
 
     @property
+    def path(self) -> list[Taken]:
+        """The rules taken, as the tree has them."""
+        return in_order(self.taken)
+
+    @property
     def preference(self) -> float:
         return sum(t.rule.weight for t in self.taken)
 
     @property
     def warnings(self) -> list[str]:
         """What must be said first (`notices`), then the warnings of the rules taken."""
-        return [*self.notices, *(t.text for t in self.taken if t.rule.effect == "warn")]
+        return [*self.notices, *(t.text for t in self.path if t.rule.effect == "warn")]
 
     @property
     def reasons(self) -> list[dict[str, str]]:
-        told = (t for t in self.taken if t.rule.effect in ("reason", "prefer"))
+        told = (t for t in self.path if t.rule.effect in ("reason", "prefer"))
         return [{"rule": t.rule.id, "text": t.text, "source": t.rule.source} for t in told]
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An option that a rule rejected; `size` and `decode_tps` as far as they were known by then."""
+    """What a rule rejected: an option, or a model on a backend at whatever precision (`option` None). `size` and
+    `decode_tps` as far as they were known by then."""
 
-    option: Option
+    backend: Backend
+    spec: ModelSpec
     taken: Taken
+    option: Option | None = None
     size: Size | None = None
     decode_tps: float | None = None
 
@@ -125,19 +92,20 @@ class Lost:
     def shortfall(self) -> int:
         return self.size.shortfall if self.size else 0
 
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        precision = self.option.precision.name if self.option else ""
+        return self.spec.name, self.backend.framework, self.backend.backend, precision
+
 
 def judge(
-    option: Option,
-    request: Constraints,
-    profile: HardwareProfile,
-    rules: RuleSet,
-    cost_model: CostModel,
-    threads: int | None,
+    option: Option, request: Constraints, profile: HardwareProfile, cost_model: CostModel, threads: int | None
 ) -> Judged | Lost:
-    """Walk the three candidate stages; the first rejection ends it."""
-    static = Walk(rules, "static", option.facts)
-    if rejected := static.first("reject"):
-        return Lost(option, rejected)
+    """Walk the candidate stages; the first rejection ends it. Speed is asked for only when everything else holds."""
+    level = option.level
+    static = level.walk("static", option.facts)
+    if rejected := ended_by(static):
+        return Lost(option.backend, option.spec, rejected, option)
     size = _size(option, request, profile)
     total, usable = size.need.total_bytes, size.budget.bytes
     facts = option.facts | {
@@ -149,48 +117,59 @@ def judge(
         "pool": size.budget.pool,
         "gpu_layers": size.split.gpu_layers if size.split else None,
         "cpu_expert_layers": size.split.cpu_expert_layers if size.split else None,
-        "model_layers": option.spec.layers,
         "disk_peak_bytes": size.disk["peak_bytes"],
     }
-    fit = Walk(rules, "fit", facts)
-    if rejected := fit.first("reject"):
-        return Lost(option, rejected, size)
+    fit = level.walk("fit", facts)
+    if rejected := ended_by(fit):
+        return Lost(option.backend, option.spec, rejected, option, size)
+    retention = _retention(option.spec, option.precision, size.weights.bits_per_weight, option.backend.method)
     decode, prefill = speeds(option, size, threads, option.context // 2, cost_model)
     ttft = ttft_ms(prefill, decode, min(PROMPT_TOKENS, max(1, option.context // 2)))
-    retention = predict_retention(option.spec, option.precision, size.weights.bits_per_weight, option.backend.method)
     facts = facts | {
-        "decode_mid": decode.mid,
-        "ttft_mid": ttft.mid,
         "retention_low": retention.low,
         "retention_mid": retention.mid,
+        "decode_mid": decode.mid,
+        "ttft_mid": ttft.mid,
     }
-    value = Walk(rules, "value", facts)
-    if rejected := value.first("reject"):
-        return Lost(option, rejected, size, decode.mid)
-    return Judged(option, size, decode, prefill, ttft, retention, [*static.taken, *fit.taken, *value.taken])
+    value = level.walk("value", facts)
+    if rejected := ended_by(value):
+        return Lost(option.backend, option.spec, rejected, option, size, decode.mid)
+    return Judged(option, size, decode, prefill, ttft, retention, [*level.taken, *static, *fit, *value])
+
+
+_retention = lru_cache(maxsize=16384)(predict_retention)
 
 
 def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Size:
-    spec, framework, backend = option.spec, option.backend.framework, option.backend.backend
-    sizes = weights(spec, option.precision, backend=backend)
+    spec, backend, usable = option.spec, option.backend, option.place.usable
     kv_type = request.kv_cache or "f16"
-    need = memory_need(spec, sizes, framework, backend, option.context, request.concurrency, kv_type)
-    usable = budget(profile, option.engine.pool, backend, option.engine.kind)
-    source = _source_bytes(spec)
-    reference = 2 * spec.params if option.precision.nominal_bits < 16 else 0
-    disk = {
-        "download_bytes": 0 if spec.path else source,
-        "peak_bytes": source + reference + sizes.file_bytes,
-        "artifact_bytes": sizes.file_bytes,
-    }
+    asked = (spec, option.precision, backend.framework, backend.backend, option.context, request.concurrency, kv_type)
+    sizes, need, disk = _needs(*asked)
     split = None
     if need.total_bytes > usable.bytes and _may_split(option, request, profile):
-        on_cpu = memory_need(spec, sizes, framework, "cpu", option.context, request.concurrency, kv_type)
+        on_cpu = memory_need(spec, sizes, backend.framework, "cpu", option.context, request.concurrency, kv_type)
         cpu = engines_of(profile)[0]
         split = split_model(spec, sizes, need, on_cpu, usable, budget(profile, cpu.pool, "cpu"), cpu)
     if split:
         need, usable = split.need, split.budget
     return Size(sizes, need, usable, disk, split)
+
+
+@lru_cache(maxsize=16384)
+def _needs(
+    spec: ModelSpec, precision: Precision, framework: str, backend: str, context: int, concurrency: int, kv_type: str
+) -> tuple[WeightSizes, MemoryNeed, dict[str, int]]:
+    """Weights, memory and disk, which are the same on every machine."""
+    sizes = weights(spec, precision, backend=backend)
+    need = memory_need(spec, sizes, framework, backend, context, concurrency, kv_type)
+    source = _source_bytes(spec)
+    reference = 2 * spec.params if precision.nominal_bits < 16 else 0
+    disk = {
+        "download_bytes": 0 if spec.path else source,
+        "peak_bytes": source + reference + sizes.file_bytes,
+        "artifact_bytes": sizes.file_bytes,
+    }
+    return sizes, need, disk
 
 
 def _may_split(option: Option, request: Constraints, profile: HardwareProfile) -> bool:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import rank
 from advisor.constraints import Constraints
-from advisor.judging import Judged, Taken
+from advisor.judging import Judged
+from advisor.walk import Taken
 from knowledge.records import ModelSpec
 from knowledge.tables import read_document
 from probes.profile import CPU, GPU, NPU, HardwareProfile, MemoryPool, OperatingSystem

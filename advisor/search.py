@@ -11,12 +11,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from advisor import rank
-from advisor.candidates import backend_facts, backends_for, options_for, plan_facts, precisions_for
+from advisor.candidates import (
+    Place,
+    backend_facts,
+    backends_for,
+    model_level,
+    options_for,
+    plan_facts,
+    precisions_for,
+)
 from advisor.constraints import Constraints
 from advisor.engines import Engine, default_threads, engines_of
-from advisor.judging import Judged, Lost, Walk, judge
-from advisor.memory import Budget, budget
+from advisor.judging import Judged, Lost, judge
+from advisor.memory import budget
 from advisor.speed import CostModel
+from advisor.walk import Facts, Level
 from knowledge.base import format_bytes
 from knowledge.matrix import Backend
 from knowledge.records import ModelSpec, Precision
@@ -40,13 +49,24 @@ class Setting:
     rules: RuleSet
     cost_model: CostModel
 
-    def judge(
-        self, facts: dict[str, Any], engine: Engine, row: Backend, spec: ModelSpec, precisions: Sequence[Precision]
-    ) -> list[Judged | Lost]:
+    @property
+    def facts(self) -> Facts:
+        return plan_facts(self.request, self.profile)
+
+    def place(self, engine: Engine, row: Backend, facts: Facts) -> Place:
+        usable = budget(self.profile, engine.pool, row.backend, engine.kind)
+        level = Level(self.rules, facts).deeper(backend_facts(facts, engine, row, self.profile))
+        return Place(engine, row, usable, level)
+
+    def judge(self, place: Place, spec: ModelSpec, precisions: Sequence[Precision]) -> list[Judged | Lost]:
+        """The model there at each of `precisions`; one rejection where it cannot run there at any."""
+        level = model_level(place, spec, self.request)
+        if level.rejected:
+            return [Lost(place.backend, spec, level.rejected)]
         threads = default_threads(self.profile)
         return [
-            judge(option, self.request, self.profile, self.rules, self.cost_model, threads)
-            for option in options_for(facts, engine, row, spec, precisions, self.request)
+            judge(option, self.request, self.profile, self.cost_model, threads)
+            for option in options_for(place, spec, level, precisions, self.request)
         ]
 
 
@@ -69,7 +89,7 @@ class Search:
 def search(setting: Setting, models: Sequence[ModelSpec]) -> Search:
     """Judge every option. An NPU that nothing serves is answered by what else can run, with the rejection kept."""
     request, profile = setting.request, setting.profile
-    base = plan_facts(request, profile)
+    base = setting.facts
     engines = engines_of(profile)
     found = Search()
     wanted = [e for e in engines if request.target in ("auto", e.kind)]
@@ -94,39 +114,37 @@ def search(setting: Setting, models: Sequence[ModelSpec]) -> Search:
     return found
 
 
-def alternatives(setting: Setting, chosen: Judged) -> list[Judged]:
+def alternatives(setting: Setting, chosen: Judged, survivors: Sequence[Judged]) -> list[Judged]:
     """The same model on the same backend at every precision of its shortlist, whatever precision was asked for."""
-    option = chosen.option
-    request = setting.request.model_copy(update={"precision": None})
-    facts = backend_facts(plan_facts(request, setting.profile), option.engine, option.backend, setting.profile)
+    place, spec = chosen.option.place, chosen.option.spec
+    if setting.request.precision is None:
+        return [j for j in survivors if j.option.place is place and j.option.spec is spec]
+    free = replace(setting, request=setting.request.model_copy(update={"precision": None}))
+    place = free.place(place.engine, place.backend, free.facts)
     found = Search()
-    free = replace(setting, request=request)
-    found.add(free.judge(facts, option.engine, option.backend, option.spec, precisions_for(option.backend, None)))
+    found.add(free.judge(place, spec, precisions_for(place.backend, None)))
     return found.survivors
 
 
-def _served(setting: Setting, engines: Sequence[Engine], base: dict[str, Any]) -> bool:
+def _served(setting: Setting, engines: Sequence[Engine], base: Facts) -> bool:
     """Whether some backend of the matrix serves one of `engines` on this system, whatever the model."""
     free = base | {"asked_framework": None}
     return any(
-        Walk(setting.rules, "static", backend_facts(free, engine, row, setting.profile)).first("reject") is None
-        for engine in engines
-        for row in backends_for(engine)
+        setting.place(engine, row, free).level.rejected is None for engine in engines for row in backends_for(engine)
     )
 
 
 def _search_engines(
-    setting: Setting, engines: Sequence[Engine], base: dict[str, Any], models: Sequence[ModelSpec], found: Search
+    setting: Setting, engines: Sequence[Engine], base: Facts, models: Sequence[ModelSpec], found: Search
 ) -> None:
     for engine in engines:
         for row in backends_for(engine):
-            facts = backend_facts(base, engine, row, setting.profile)
-            taken = Walk(setting.rules, "static", facts).first("reject")
+            place = setting.place(engine, row, base)
             precisions = precisions_for(row, setting.request.precision)
-            if taken:
+            if taken := place.level.rejected:
                 rule = taken.rule
                 found.rejections.append(
-                    rejection(rule.id, taken.text, rule.source, row.framework, row.backend, change=taken.change)
+                    rejection(rule.id, taken.text, rule.source, row.framework, row.backend, change=taken.change())
                 )
             elif not precisions:
                 text = f"{row.framework} on {row.backend} has no precision {setting.request.precision}."
@@ -134,37 +152,32 @@ def _search_engines(
                     rejection("precision.asked", text, "the precision table", row.framework, row.backend)
                 )
             else:
-                _search_backend(setting, facts, engine, row, precisions, models, found)
+                _search_place(setting, place, precisions, models, found)
 
 
-def _search_backend(
-    setting: Setting,
-    facts: dict[str, Any],
-    engine: Engine,
-    row: Backend,
-    precisions: Sequence[Precision],
-    models: Sequence[ModelSpec],
-    found: Search,
+def _search_place(
+    setting: Setting, place: Place, precisions: Sequence[Precision], models: Sequence[ModelSpec], found: Search
 ) -> None:
     if len(models) <= _FINE:
         for spec in models:
-            found.add(setting.judge(facts, engine, row, spec, precisions))
+            found.add(setting.judge(place, spec, precisions))
         return
-    possible, told = _possible(models, precisions, budget(setting.profile, engine.pool, row.backend, engine.kind), row)
+    possible, told = _possible(models, precisions, place)
     found.rejections += told
-    first = [one for spec in possible for one in setting.judge(facts, engine, row, spec, precisions[:1])]
+    first = [one for spec in possible for one in setting.judge(place, spec, precisions[:1])]
+    found.add(first)
     alive = [one for one in first if isinstance(one, Judged)]
     rank.score(alive, setting.request)
     best = [j.option.spec for j in sorted(alive, key=lambda j: (-j.scores["total"], j.key))[:_FINE]]
-    found.add(first)
-    for spec in best or possible:
-        found.add(setting.judge(facts, engine, row, spec, precisions[1:]))
+    for spec in best or [one.spec for one in first if isinstance(one, Lost) and one.option]:
+        found.add(setting.judge(place, spec, precisions[1:]))
 
 
 def _possible(
-    models: Sequence[ModelSpec], precisions: Sequence[Precision], usable: Budget, row: Backend
+    models: Sequence[ModelSpec], precisions: Sequence[Precision], place: Place
 ) -> tuple[list[ModelSpec], list[Rejection]]:
     """The models whose weights alone could fit at the fewest bits, and one rejection for all the others."""
+    usable, row = place.usable, place.backend
     fewest = min(precisions, key=lambda p: p.bits)
     floor = {spec: spec.params * fewest.bits / 8 * _FLOOR_MARGIN for spec in models}
     large = [spec for spec in models if floor[spec] > usable.bytes]
@@ -198,11 +211,11 @@ def rejection(
 
 
 def _lost_row(lost: Lost) -> Rejection:
-    taken, option = lost.taken, lost.option
-    row, spec = option.backend, option.spec
+    taken, row = lost.taken, lost.backend
+    precision = lost.option.precision.name if lost.option else None
     return rejection(
-        taken.rule.id, taken.text, taken.rule.source, row.framework, row.backend, spec.name, option.precision.name,
-        taken.change,
+        taken.rule.id, taken.text, taken.rule.source, row.framework, row.backend, lost.spec.name, precision,
+        taken.change(),
     )  # fmt: skip
 
 
@@ -211,8 +224,8 @@ def rejections_shown(found: Search) -> list[Rejection]:
     those that came closest first."""
     kept = list({(r["framework"], r["backend"], r["text"]): r for r in found.rejections}.values())
     seen: dict[tuple[str, ...], int] = {}
-    for lost in sorted(found.lost, key=lambda j: (j.shortfall, j.option.key)):
-        key = (lost.option.backend.framework, lost.option.backend.backend, lost.taken.rule.id)
+    for lost in sorted(found.lost, key=lambda j: (j.shortfall, j.key)):
+        key = (lost.backend.framework, lost.backend.backend, lost.taken.rule.id)
         seen[key] = seen.get(key, 0) + 1
         if seen[key] <= _SHOWN_PER_RULE and len(kept) < _REJECTIONS_SHOWN:
             kept.append(_lost_row(lost))
@@ -224,4 +237,4 @@ def nearest(found: Search) -> Rejection | None:
     sized = [lost for lost in found.lost if lost.size]
     if not sized:
         return None
-    return _lost_row(min(sized, key=lambda j: (j.shortfall, -(j.decode_tps or 0.0), j.option.key)))
+    return _lost_row(min(sized, key=lambda j: (j.shortfall, -(j.decode_tps or 0.0), j.key)))

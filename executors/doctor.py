@@ -22,7 +22,8 @@ from executors.toolchain import compiler, list_toolchains
 from knowledge.base import AdvisorError, advisor_home, format_bytes
 from knowledge.matrix import load_frameworks
 from knowledge.models import embedded_path
-from knowledge.rules import lint, load_rules
+from knowledge.rule_lint import lint
+from knowledge.rules import load_rules
 
 PACKAGES = ("knowledge", "probes", "advisor", "executors", "ui")
 SUPPORTED = ((3, 11), (3, 13))  # requires-python of the distribution

@@ -168,6 +168,9 @@ class Precision:
     note: str = ""
     source: str = ""
 
+    def __hash__(self) -> int:  # its settings are a dictionary
+        return hash((self.framework, self.name))
+
 
 @dataclass(frozen=True, slots=True)
 class Chip:

@@ -6,7 +6,8 @@ A rule file holds `stage = "plan" | "static" | "fit" | "value"` and a list of `[
     node    the question that the rule answers (default: its id); of a node's rules the first that holds is taken
     when    a condition: {fact, op, value} or {all = [...]}, {any = [...]}, {not = {...}}; absent: always
     effect  what follows: plan stage `ask | note | warn | stop`, candidate stages `reject | warn | prefer | reason`
-    text    the words shown, with {fact} placeholders; change (optional): what would have to differ
+    text    the words shown, with {fact} placeholders
+    change  (optional) what would have to differ: words, or a list of them of which those with known facts are shown
     weight  for `prefer`: what it adds to the score (negative: an objection)
     source  where the fact comes from
 
@@ -17,7 +18,6 @@ evaluated as code. Stages run in the order above; files in the order of their na
 
 from __future__ import annotations
 
-import itertools
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -37,8 +37,7 @@ EFFECTS = {
     "value": ("reject", "warn", "prefer", "reason"),
 }
 _RULE_KEYS = {"id", "node", "when", "effect", "text", "change", "weight", "source"}
-_PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
-_LINT_LIMIT = 200_000
+PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
 
 Facts = Mapping[str, Any]
 Test = Callable[[Facts], bool]
@@ -56,26 +55,33 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """`facts` are those of its condition, `reads` those of its words too; `place` is its node's place in the tree."""
+
     id: str
     node: str
     stage: str
     when: Any
     effect: str
     text: str
-    change: str
+    change: tuple[str, ...]
     weight: float
     source: str
     file: str
     test: Test
     facts: tuple[str, ...]
+    reads: frozenset[str]
+    place: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+Nodes = tuple[tuple[str, tuple[Rule, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RuleSet:
-    """`nodes[stage]` lists (node, its rules) in order."""
+    """`nodes[stage]` lists (node, its rules) in order. Compared by identity: what follows from it is kept."""
 
     facts: Mapping[str, Fact]
-    nodes: Mapping[str, tuple[tuple[str, tuple[Rule, ...]], ...]]
+    nodes: Mapping[str, Nodes]
 
     def rules(self) -> Iterable[Rule]:
         return (rule for stage in STAGES for _, rules in self.nodes[stage] for rule in rules)
@@ -210,6 +216,7 @@ def load_rules(extra: tuple[Path, ...] = ()) -> RuleSet:
     facts = load_facts()
     nodes: dict[str, dict[str, list[Rule]]] = {stage: {} for stage in STAGES}
     seen: dict[str, str] = {}
+    places: dict[str, int] = {}
     folders = (RULES_DIR, *extra)
     for path in (p for folder in folders for p in sorted(folder.glob("*.toml")) if p.name != "facts.toml"):
         document = _read(path)
@@ -217,7 +224,7 @@ def load_rules(extra: tuple[Path, ...] = ()) -> RuleSet:
         if stage not in STAGES or set(document) - {"stage", "rule", "about"}:
             raise _bad(path.name, f"needs a `stage` of {', '.join(STAGES)} and [[rule]] entries only")
         for row in document.get("rule", []):
-            rule = _rule(row, stage, path.name, facts)
+            rule = _rule(row, stage, path.name, facts, places)
             if rule.id in seen:
                 raise _bad(f"{path.name}: {rule.id}", f"the id stands in {seen[rule.id]} already")
             seen[rule.id] = path.name
@@ -225,7 +232,7 @@ def load_rules(extra: tuple[Path, ...] = ()) -> RuleSet:
     return RuleSet(facts, {s: tuple((n, tuple(r)) for n, r in by_node.items()) for s, by_node in nodes.items()})
 
 
-def _rule(row: Any, stage: str, file: str, facts: Mapping[str, Fact]) -> Rule:
+def _rule(row: Any, stage: str, file: str, facts: Mapping[str, Fact], places: dict[str, int]) -> Rule:
     where = f"{file}: {row.get('id', '?') if isinstance(row, dict) else '?'}"
     if not isinstance(row, dict) or not isinstance(row.get("id"), str):
         raise _bad(where, "every [[rule]] has an id")
@@ -239,20 +246,32 @@ def _rule(row: Any, stage: str, file: str, facts: Mapping[str, Fact]) -> Rule:
     weight = row.get("weight", 0.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or abs(weight) > 1:
         raise _bad(where, "`weight` is a number from -1 to 1")
-    for name in _PLACEHOLDER.findall(row["text"] + row.get("change", "")):
+    change = row.get("change", [])
+    change = (change,) if isinstance(change, str) else tuple(change) if isinstance(change, list) else (None,)
+    if not all(isinstance(words, str) for words in change):
+        raise _bad(where, "`change` is a text or a list of texts")
+    for name in PLACEHOLDER.findall(" ".join((row["text"], *change))):
         if name not in facts:
             raise _bad(where, f"the text names an undefined fact {name!r}")
     used: set[str] = set()
     test = compile_condition(row.get("when"), facts, where, used)
+    node, reads = str(row.get("node", row["id"])), used.union(PLACEHOLDER.findall(row["text"]))
+    place = STAGES.index(stage), places.setdefault(f"{stage} {node}", len(places))
     return Rule(
-        row["id"], str(row.get("node", row["id"])), stage, row.get("when"), row["effect"], row["text"],
-        row.get("change", ""), float(weight), row["source"], file, test, tuple(sorted(used)),
+        row["id"], node, stage, row.get("when"), row["effect"], row["text"], change, float(weight), row["source"], file,
+        test, tuple(sorted(used)), frozenset(reads), place,
     )  # fmt: skip
 
 
 def fill(text: str, facts: Facts) -> str:
     """`text` with {fact} replaced by the fact's words; unknown ones read `unknown`."""
-    return _PLACEHOLDER.sub(lambda m: words_for(m[1], facts.get(m[1])), text)
+    return PLACEHOLDER.sub(lambda m: words_for(m[1], facts.get(m[1])), text)
+
+
+def fill_known(texts: Iterable[str], facts: Facts) -> str:
+    """Those of `texts` whose facts are all known, filled and joined by `or`."""
+    known = (text for text in texts if all(facts.get(name) is not None for name in PLACEHOLDER.findall(text)))
+    return ", or ".join(fill(text, facts) for text in known)
 
 
 def words_for(name: str, value: Any) -> str:
@@ -286,82 +305,3 @@ def describe(when: Any) -> str:
     signs = {"eq": "=", "ne": "is not", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "not_in": "not in"}
     right = when.get("other") or (", ".join(map(str, value)) if isinstance(value, list) else value)
     return f"{when['fact']} {signs.get(op, op)} {right}"
-
-
-def lint(rules: RuleSet) -> list[str]:
-    """Problems that loading cannot see: a rule of a node that can never be taken, two rules of a node that hold at once
-    with different effects, declared facts that nothing uses. Empty when the rules are clean."""
-    problems = []
-    for stage in STAGES:
-        for node, group in rules.nodes[stage]:
-            if len(group) > 1:
-                problems += _lint_node(node, group, rules.facts)
-            elif group[0].when is not None and not _reachable(group[0], rules.facts):
-                problems.append(f"{group[0].file}: {group[0].id}: its condition never holds")
-    used = {fact for rule in rules.rules() for fact in rule.facts}
-    used |= {name for rule in rules.rules() for name in _PLACEHOLDER.findall(rule.text + rule.change)}
-    problems += [f"facts.toml: {name}: no rule uses it" for name in rules.facts if name not in used]
-    return problems
-
-
-def _reachable(rule: Rule, facts: Mapping[str, Fact]) -> bool:
-    return any(rule.test(point) for point in _points([rule], facts))
-
-
-def _lint_node(node: str, group: tuple[Rule, ...], facts: Mapping[str, Fact]) -> list[str]:
-    first: set[str] = set()
-    overlaps: dict[tuple[str, str], None] = {}
-    for point in _points(group, facts):
-        holding = [rule for rule in group if rule.test(point)]
-        if not holding:
-            continue
-        first.add(holding[0].id)
-        for other in holding[1:]:
-            if other.effect != holding[0].effect and other.when is not None:
-                overlaps[holding[0].id, other.id] = None
-    problems = [
-        f"{r.file}: {r.id}: never taken, earlier rules of node {node} cover it" for r in group if r.id not in first
-    ]
-    return problems + [f"node {node}: {a} and {b} hold at once with different effects" for a, b in overlaps]
-
-
-def _points(group: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterable[dict[str, Any]]:
-    """Assignments that tell the group's conditions apart: every value of finite facts, both sides of each threshold."""
-    constants: dict[str, set[Any]] = {}
-    pairs: set[str] = set()
-    for rule in group:
-        _collect(rule.when, constants, pairs)
-    shared = {1.0, 1e12} | {v for name in pairs for v in constants[name] if isinstance(v, int | float)}
-    axes = []
-    for name, values in constants.items():
-        fact = facts[name]
-        axis: list[Any] = [None]
-        if fact.type == "values":
-            axis += fact.values
-        elif fact.type == "number" or name in pairs:
-            numbers = sorted({v for v in values if isinstance(v, int | float)} | (shared if name in pairs else {1.0}))
-            axis += [x for v in numbers for x in (v - 1e-6 * max(1.0, abs(v)), v, v + 1e-6 * max(1.0, abs(v)))]
-        else:
-            axis += [*sorted(values, key=str), "\N{BULLET}other"]
-        axes.append([(name, value) for value in axis])
-    for count, point in enumerate(itertools.product(*axes)):
-        if count > _LINT_LIMIT:
-            return
-        yield dict(point)
-
-
-def _collect(when: Any, constants: dict[str, set[Any]], pairs: set[str]) -> None:
-    if when is None:
-        return
-    for word in ("all", "any"):
-        for part in when.get(word, ()):
-            _collect(part, constants, pairs)
-    if "not" in when:
-        _collect(when["not"], constants, pairs)
-    if "fact" in when:
-        value = when.get("value")
-        values = value if isinstance(value, list) else [] if value is None or when.get("op") == "known" else [value]
-        constants.setdefault(when["fact"], set()).update(values)
-        if other := when.get("other"):
-            constants.setdefault(other, set())
-            pairs |= {when["fact"], other}

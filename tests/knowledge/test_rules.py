@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowledge.base import AdvisorError
-from knowledge.rules import compile_condition, describe, fill, lint, load_facts, load_rules, words_for
+from knowledge.rule_lint import lint
+from knowledge.rules import compile_condition, describe, fill, load_facts, load_rules, words_for
 
 
 def rule_file(folder: Path, text: str) -> tuple[Path, ...]:
