@@ -81,6 +81,11 @@ def find_model(text: str) -> ModelSpec:
     )
 
 
+def catalogue_model(text: str) -> ModelSpec | None:
+    """The one that has exactly this name, id or alias; None where none has."""
+    return _index().get(_normal(text), [None])[0]
+
+
 def nearest_models(text: str, count: int = 3) -> list[str]:
     """The `count` catalogue names most like `text`."""
     key = _normal(text.rsplit("/", 1)[-1][:200])

@@ -78,7 +78,7 @@ def make_plan(constraints: Constraints) -> dict[str, Any]:
     from advisor.decide import make_plan as decide
     from knowledge.store import find_model
 
-    model = find_model(constraints.model) if constraints.model is not None else None
+    model = find_model(constraints.model, offline=constraints.offline) if constraints.model is not None else None
     try:
         profile = machine(constraints)
     except AdvisorError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+from house_checkpoint import CONFIG, safetensors, shapes
 from house_gguf import House
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,38 +18,6 @@ from knowledge.base import AdvisorError
 from knowledge.checkpoint import read_model_path
 from knowledge.precisions import resolve_precision
 from knowledge.weights import weights
-
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 512,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1000,
-    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "eos_token_id": 2,
-}  # fmt: skip
-
-
-def shapes(layers: int = 2) -> dict[str, list[int]]:
-    found = {"model.embed_tokens.weight": [1000, 256], "lm_head.weight": [1000, 256], "model.norm.weight": [256]}
-    for i in range(layers):
-        for name, shape in {
-            "self_attn.q_proj": [256, 256], "self_attn.k_proj": [128, 256], "self_attn.v_proj": [128, 256],
-            "self_attn.o_proj": [256, 256], "mlp.gate_proj": [512, 256], "mlp.up_proj": [512, 256],
-            "mlp.down_proj": [256, 512], "input_layernorm": [256], "post_attention_layernorm": [256],
-        }.items():  # fmt: skip
-            found[f"model.layers.{i}.{name}.weight"] = shape
-    return found
-
-
-def safetensors(
-    path: Path, tensors: dict[str, list[int]], *, dtype: str = "BF16", missing: int = 0, **changes: Any
-) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, shape in tensors.items():
-        end = offset + 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end], **changes.get(name, {})}
-        offset = end
-    raw = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw)
-    os.truncate(path, 8 + len(raw) + offset - missing)
 
 
 def folder(tmp_path: Path, **config: Any) -> Path:
