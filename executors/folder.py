@@ -130,6 +130,21 @@ def locked(folder: RunFolder) -> Iterator[None]:
         os.close(handle)
 
 
+def owner(folder: RunFolder) -> int | None:
+    """The id of the process that works in the folder now; None where nobody does."""
+    try:
+        handle = os.open(folder.root / LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+    try:
+        if _try_lock(handle):
+            return None
+        said = os.read(handle, 32).decode("ascii", "replace").strip()
+        return int(said) if said.isdecimal() else None
+    finally:
+        os.close(handle)
+
+
 def _try_lock(handle: int) -> bool:
     try:
         if sys.platform == "win32":

@@ -29,6 +29,7 @@ COMMANDS = {
     "checklist": ("ui.verbs_run", "the deployment checklist of a plan or a run"),
     "check": ("ui.verbs_run", "verify the checklist items of a run that a machine can check"),
     "history": ("ui.verbs_run", "what runs measured on this machine, next to what was predicted"),
+    "ui": ("ui.verbs_ui", "the web page: the questionnaire, runs with live progress, history"),
     "knowledge": ("ui.verbs_info", "what advisor knows, and where from"),
     "toolchain": ("ui.verbs_toolchain", "the frameworks' isolated environments: list, install, check"),
     "doctor": ("ui.verbs_info", "diagnosis of this installation"),
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         answer = _answer(arguments)
         _print(answer, as_json)
+        answer.afterwards()
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("ADVISOR_DEBUG") and not isinstance(error, AdvisorError):
             raise

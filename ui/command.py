@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command found: `document` is printed with --json, `show` writes the same for a person."""
+    """What a command found: `document` is printed with --json, `show` writes the same for a person; `afterwards` is
+    what the command goes on doing once it has answered."""
 
     document: dict[str, Any]
     show: Callable[[], None]
     exit_code: int = EXIT_OK
+    afterwards: Callable[[], None] = lambda: None
 
 
 class Parser(argparse.ArgumentParser):

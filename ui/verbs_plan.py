@@ -73,14 +73,14 @@ def plan(arguments: argparse.Namespace) -> Answer:
     return Answer(document, show, EXIT_OF_STATUS[document["status"]])
 
 
-def make_plan(constraints: Constraints) -> dict[str, Any]:
-    """The plan document: reads what the decision needs (machine, model) and decides."""
+def make_plan(constraints: Constraints, profile: HardwareProfile | None = None) -> dict[str, Any]:
+    """The plan document: reads what the decision needs (model, and the machine unless it is given) and decides."""
     from advisor.decide import make_plan as decide
     from knowledge.store import find_model
 
     model = find_model(constraints.model, offline=constraints.offline) if constraints.model is not None else None
     try:
-        profile = machine(constraints)
+        profile = profile or machine(constraints)
     except AdvisorError as error:
         if error.exit_code != EXIT_NEEDS_INPUT:
             raise

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import re
-import time
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +72,11 @@ def run(arguments: argparse.Namespace) -> Answer:
 def _run(plan: Plan, run_dir: Path, *, escalate: bool) -> Answer:
     from executors.runner import run_plan
     from probes.probe import probe_machine
+    from ui.jobs import recorded
     from ui.progress import shown_progress
 
-    with shown_progress() as listener:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end: as by Ctrl-C, workers and all
+    with shown_progress() as shown, recorded(run_dir, shown) as listener:
         report = run_plan(plan, run_dir, machine=probe_machine(bench=False), escalate=escalate, on_event=listener)
     document = {**report, "run_dir": str(run_dir.resolve())}
 
@@ -96,13 +97,9 @@ def _folder(named: str | None, default: Path, option: str) -> Path:
 
 
 def _new_folder(plan: Plan) -> Path:
-    """A folder name that tells when and what, such as `20261123-101500-qwen2.5-0.5b-instruct`."""
-    model = plan.plan.model if plan.plan else "plan"
-    slug = re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-.")[:60]
-    base = advisor_home() / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}"
-    return next(
-        path for path in (base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 1000))) if not path.exists()
-    )
+    from ui.jobs import new_name, runs_folder
+
+    return runs_folder() / new_name(plan.plan.model if plan.plan else "plan")
 
 
 def checklist_options(parser: Parser) -> None:

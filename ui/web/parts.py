@@ -1,0 +1,84 @@
+"""What the pages share: errors beside their field, uploads, pictures, words that a model cannot turn into markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import streamlit as st
+from pydantic import ValidationError
+
+from knowledge.base import AdvisorError, printable
+from ui.web import UPLOAD_MIB
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^=])")
+STYLE = """
+<style>
+:root { --one: #2f6fb0; --two: #5d9bd5; --three: #9dc3e6; --four: #8a93a0;
+  --good: #2e9e4f; --bad: #d9483b; --line: #8a93a0; }
+.lead { font-size: 1.25rem; line-height: 1.5; } .lead b { white-space: nowrap; }
+.path { list-style: none; margin: 0; padding: 0; } .path li { border-left: 3px solid var(--one); margin: 0 0 0 .5rem;
+  padding: .15rem 0 .55rem 1rem; position: relative; } .path li::before { content: ""; position: absolute; left: -.5rem;
+  top: .5rem; width: .75rem; height: .75rem; border-radius: 50%; background: var(--one); }
+.path li.off { border-left-style: dashed; opacity: .75; } .path li.off::before { background: var(--four); }
+.soft { opacity: .75; font-size: .9rem; }
+</style>
+"""
+
+
+def safe(text: Any, limit: int = 600) -> str:
+    """`text` as words in HTML."""
+    return escape(printable(str(text), limit))
+
+
+def plain(text: Any, limit: int = 600) -> str:
+    """`text` as words in Streamlit's Markdown, whatever signs it holds."""
+    return _MARKDOWN.sub(r"\\\1", printable(str(text), limit))
+
+
+def problem(error: AdvisorError | None, *options: str) -> None:
+    """The error, here if it is about one of `options`."""
+    if error is not None and any(option in f"{error.message} {error.hint}" for option in options):
+        show_error(error)
+
+
+def show_error(error: AdvisorError) -> None:
+    st.error(f"{plain(error.message)}  \n{plain(error.hint)}", icon=":material/error:")
+
+
+def note(words: str) -> None:
+    """A line of small print, of words that are safe already; darker than Streamlit's captions, to be read by all."""
+    st.markdown(f":small[:gray[{words}]]")
+
+
+def picture(svg: str) -> None:
+    st.markdown(svg, unsafe_allow_html=True)
+
+
+def uploaded_json(label: str, key: str, read: Callable[[Any], Any], schema: str) -> None:
+    """An upload that becomes `st.session_state[key]`; a refused one says why and changes nothing else."""
+    file = st.file_uploader(label, type=["json"], key=f"{key}_file", max_upload_size=UPLOAD_MIB)
+    if file is None:
+        return
+    try:
+        st.session_state[key] = _read_json(file.getvalue(), read, schema)
+    except AdvisorError as error:
+        show_error(error)
+
+
+def _read_json(data: bytes, read: Callable[[Any], Any], schema: str) -> Any:
+    """The document that `data` holds; AdvisorError `bad-upload` for anything else."""
+    hint = f"upload a file whose schema is {schema}"
+    if len(data) > UPLOAD_MIB * 2**20:
+        raise AdvisorError("bad-upload", f"The file is larger than {UPLOAD_MIB} MiB.", hint)
+    try:
+        document = json.loads(data)
+        if not isinstance(document, dict) or document.get("schema") != schema:
+            raise AdvisorError("bad-upload", f"The file is no {schema} document.", hint)
+        return read(document)
+    except (ValueError, RecursionError) as error:
+        reason = "it does not fit the schema" if isinstance(error, ValidationError) else "it is not JSON"
+        raise AdvisorError("bad-upload", f"The file cannot be read: {reason}.", hint) from error
