@@ -15,7 +15,7 @@ from advisor.engines import Engine
 from advisor.memory import Budget
 from advisor.walk import Facts, Level
 from knowledge.base import AdvisorError
-from knowledge.matrix import Backend, Limit, architecture_served, load_backends, load_limits
+from knowledge.matrix import Backend, Limit, architecture_served, load_limits, rows_for, systems_of_backend
 from knowledge.precisions import overrides_of, resolve_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import undividable_row, weights
@@ -97,11 +97,9 @@ def plan_facts(request: Constraints, profile: HardwareProfile) -> Facts:
     }
 
 
-def backends_for(engine: Engine) -> Iterator[Backend]:
-    """The rows of the matrix that speak about this engine: its kind and vendor."""
-    for row in load_backends():
-        if row.engine == engine.kind and row.serves_vendor(engine.vendor):
-            yield row
+def backends_for(engine: Engine) -> tuple[Backend, ...]:
+    """The rows of the matrix that speak about this engine where it sits."""
+    return rows_for(engine.kind, engine.vendor, engine.generation, engine.os, engine.arch)
 
 
 def backend_facts(base: Facts, engine: Engine, row: Backend, profile: HardwareProfile) -> Facts:
@@ -109,7 +107,7 @@ def backend_facts(base: Facts, engine: Engine, row: Backend, profile: HardwarePr
     arch = profile.cpu.arch
     x86 = arch == "x86_64" and bool(profile.cpu.instruction_sets)
     isa = profile.cpu.instruction_sets
-    facts = base | {
+    return base | {
         "framework": row.framework,
         "backend": row.backend,
         "engine": engine.kind,
@@ -118,16 +116,13 @@ def backend_facts(base: Facts, engine: Engine, row: Backend, profile: HardwarePr
         "engine_generation": engine.generation or None,
         "support": row.support,
         "support_text": row.text.replace("{engine_vendor}", engine.vendor),
-        "os_served": base["os"] is None or "any" in row.os or base["os"] in row.os,
-        "backend_os": ", ".join(sorted(row.os)),
-        "arch_served": arch in ("unknown", "other") or "any" in row.arch or arch in row.arch,
+        "os_served": row.serves_os(base["os"]),
+        "backend_os": ", ".join(systems_of_backend(row)),
+        "arch_served": row.serves_arch(arch),
         "generation_served": row.serves_generation(engine.generation),
         "cpu_has_avx2": "avx2" in isa if x86 else None,
         "cpu_has_sse42": "sse4_2" in isa or "avx" in isa if x86 else None,
     }
-    if row.support == "unsupported" and not facts["generation_served"]:
-        facts["support"] = None
-    return facts
 
 
 def context_for(spec: ModelSpec, limit: Limit, asked: int | None) -> int:

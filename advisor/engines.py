@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from probes.profile import HardwareProfile
 
@@ -11,7 +11,8 @@ from probes.profile import HardwareProfile
 class Engine:
     """One thing that computes. `pool` is the memory pool it computes from; rates in 10^9 B/s, TFLOPS, TOPS.
 
-    `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet.
+    `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet. `os` and
+    `arch` are those of the machine it sits in.
     """
 
     kind: str
@@ -25,6 +26,8 @@ class Engine:
     measured: bool = False
     integrated: bool = True
     instruction_sets: frozenset[str] = frozenset()
+    os: str | None = None
+    arch: str = "unknown"
 
 
 def engines_of(profile: HardwareProfile) -> list[Engine]:
@@ -59,7 +62,7 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
                 npu.tops,
             )
         )
-    return engines
+    return [replace(engine, os=profile.os.family, arch=cpu.arch) for engine in engines]
 
 
 def default_threads(profile: HardwareProfile) -> int | None:

@@ -18,8 +18,9 @@ Served = Literal["yes", "no", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A row of backends.csv. `method` is what the backend's recipe does
-    beyond plain rounding (as in quality.csv), `effort` 0 (install and run) to 1 (a project of its own)."""
+    """A row of backends.csv. `support` is supported, experimental, unsupported or, where advisor does not plan for the
+    place, outside. `method` is what the backend's recipe does beyond plain rounding (as in quality.csv), `effort` 0
+    (install and run) to 1 (a project of its own)."""
 
     framework: str
     backend: str
@@ -37,6 +38,15 @@ class Backend:
 
     def serves_vendor(self, vendor: str) -> bool:
         return "any" in self.vendors or vendor in self.vendors
+
+    def serves_os(self, family: str | None) -> bool:
+        """Also where the system is not known, unless the row says what cannot run there."""
+        if family is None:
+            return self.support != "unsupported" or "any" in self.os
+        return "any" in self.os or family in self.os
+
+    def serves_arch(self, arch: str) -> bool:
+        return arch in ("unknown", "other") or "any" in self.arch or arch in self.arch
 
     def serves_generation(self, generation: str) -> bool:
         names = self.generations
@@ -114,6 +124,44 @@ def load_backends() -> tuple[Backend, ...]:
         )
         for r in read_rows("backends.csv")
     )  # fmt: skip
+
+
+@cache
+def rows_for(engine: str, vendor: str, generation: str, os: str | None, arch: str) -> tuple[Backend, ...]:
+    """The rows that speak about an engine (cpu, gpu, npu) of a machine, in file order.
+
+    Of each framework's backend all rows that serve it; else the row that says why it cannot run; else the nearest row,
+    which misses in as little as possible. Rows of places that advisor does not plan for (`outside`) never speak.
+    """
+    spoken: dict[tuple[str, str], list[tuple[int, Backend]]] = {}
+    for row in load_backends():
+        if row.engine != engine or row.support == "outside" or not row.serves_vendor(vendor):
+            continue
+        fits = (row.serves_generation(generation), row.serves_os(os), row.serves_arch(arch))
+        spoken.setdefault((row.framework, row.backend), []).append((fits.count(True), row))
+    chosen: set[int] = set()
+    for rows in spoken.values():
+        fitting = [row for fits, row in rows if fits == 3]
+        chosen.update(map(id, [row for row in fitting if row.support != "unsupported"] or fitting or [_nearest(rows)]))
+    return tuple(row for row in load_backends() if id(row) in chosen)
+
+
+def _nearest(rows: list[tuple[int, Backend]]) -> Backend:
+    positive = [(fits, row) for fits, row in rows if row.support != "unsupported"] or rows
+    return max(positive, key=lambda found: found[0])[1]
+
+
+@cache
+def systems_of_backend(row: Backend) -> tuple[str, ...]:
+    """The systems that the backend exists for, on the same kind of engine of any of the row's vendors."""
+    same = (
+        other
+        for other in load_backends()
+        if (other.framework, other.backend, other.engine) == (row.framework, row.backend, row.engine)
+        and other.support in ("supported", "experimental")
+        and (other.vendors & row.vendors or "any" in other.vendors)
+    )
+    return tuple(sorted({system for other in same for system in other.os}))
 
 
 @cache

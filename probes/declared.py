@@ -23,6 +23,7 @@ Family = Literal["linux", "windows", "macos", "android", "ios"]
 
 _MAIN, _CARD = "ram", "vram0"
 _CARD_VENDORS = ("nvidia", "amd", "intel")
+_BETWEEN_PARTS = re.compile(r"(?:\s\+\s|[,;&])(?![^(]*\))")
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _parts(
     for option, text in (("--device", device), ("--chip", chip)):
         if text is None:
             continue
-        for name in [part for part in re.split(r"\s\+\s|[,;&]", text) if part.strip()] or [text]:
+        for name in [part for part in _BETWEEN_PARTS.split(text) if part.strip()] or [text]:
             try:
                 match = _named(name, ram_bytes, vram_bytes)
             except AdvisorError as error:
