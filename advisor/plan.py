@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from advisor.compression import Compression
 from advisor.constraints import Constraints, FrameworkName
+from advisor.onnx_recipe import OnnxRecipe
 from knowledge.base import AdvisorError, read_json
 from probes.profile import HardwareProfile
 
@@ -143,15 +144,27 @@ class TraceEntry(_Document):
     branch: Text
 
 
+class SourceFile(_Document):
+    """A file of a hub repository; `sha256` is empty where the hub does not say it."""
+
+    path: RunPath
+    bytes: Annotated[int, Field(ge=0, le=2**50)]
+    sha256: Annotated[str, Field(pattern=r"^$|^[0-9a-f]{64}$")] = ""
+
+
 class ModelSource(_Document):
     """What a run starts from. `embedded`: the packaged SmolLM2; `file`: a local GGUF (absolute path, only read);
-    `folder`: a local Hugging Face checkpoint; `hub`: a Hugging Face id."""
+    `folder`: a local Hugging Face checkpoint; `hub`: a Hugging Face id, of which `revision` (a commit) and `files` say
+    exactly what; without them the main branch is asked when the run begins."""
 
     kind: Literal["embedded", "file", "folder", "hub"]
     path: Text = ""
     hf_id: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")] = ""
     sha256: Annotated[str, Field(pattern=r"^$|^[0-9a-f]{64}$")] = ""
     file_bytes: int = 0
+    revision: Annotated[str, Field(pattern=r"^$|^[0-9a-f]{40}$")] = ""
+    files: Annotated[list[SourceFile], Field(max_length=1200)] = []
+    licence: Annotated[str, Field(max_length=200)] = ""
 
 
 class TensorType(_Document):
@@ -169,26 +182,28 @@ class AcquireSettings(_Document):
 
 class ConvertSettings(_Document):
     """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized), and of
-    that, for `format` openvino, a model folder."""
+    that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits."""
 
     kind: Literal["convert"] = "convert"
     input: RunPath
     output: RunPath
     type: GgufType = "F16"
-    format: Literal["gguf", "openvino"] = "gguf"
+    format: Literal["gguf", "openvino", "onnx"] = "gguf"
 
 
 class _Recipe(_Document):
-    """How to quantize: by llama.cpp to `type`, `tensor_types` first; or by NNCF's `compression`. Never both."""
+    """How to quantize, in one way: by llama.cpp to `type`, `tensor_types` first; by NNCF's `compression`; or by Olive's
+    passes over an ONNX model, `onnx`."""
 
     type: NoOrGgufType = ""
     tensor_types: list[TensorType] = []
     compression: Compression | None = None
+    onnx: OnnxRecipe | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if bool(self.type) == (self.compression is not None):
-            raise ValueError("it needs a GGUF type or a compression, and not both")
+        if bool(self.type) + (self.compression is not None) + (self.onnx is not None) != 1:
+            raise ValueError("it needs one of a GGUF type, a compression and an ONNX recipe")
         return self
 
 
@@ -376,6 +391,8 @@ class Plan(_Document):
     nearest: dict[str, Any] | None = None
     trace: list[TraceEntry]
     plan: Work | None = None
+    instead: list[dict[str, Any]] = []
+    course: dict[str, Any] | None = None
 
     model_config = ConfigDict(extra="forbid", defer_build=True, populate_by_name=True)
 
