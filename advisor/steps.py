@@ -25,7 +25,7 @@ from knowledge.precisions import overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.tables import read_document
 
-SOURCE, IMATRIX = "work/source.gguf", "work/imatrix.gguf"
+SOURCE, SOURCE_FOLDER, IMATRIX = "work/source.gguf", "work/source", "work/imatrix.gguf"
 SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
 CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
 TASK_TOKENS = 3000  # of the question set, each prompt once and each option
@@ -132,6 +132,7 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
     words: dict[str, Any] = {
         "model": spec.hf_id or spec.name,
         "path": spec.path,
+        "source": _source_path(spec),
         "slug": slug,
         "precision": precision.name,
         "artifact": _MADE.get(row.framework, "work/model" if framework_named(row.framework).executor else "artifact"),
@@ -230,8 +231,8 @@ def _step(
     request: Constraints,
     threads: int | None,
 ) -> dict[str, Any]:
-    local = bool(best.option.spec.path)
-    template = recipe["local_command"] if local and "local_command" in recipe else recipe["command"]
+    form = _COMMANDS.get(_source(best.option.spec)["kind"], "") if best.option.spec.path else ""
+    template = recipe.get(form, recipe["command"])
     outputs = [_path(o, words) for o in recipe.get("outputs", [])]
     settings = _settings(recipe, best, request, words) if executable else _guide(recipe, best, words)
     return {
@@ -246,6 +247,9 @@ def _step(
         "estimate": _estimate(recipe, best, threads),
         "host": recipe["host"],
     }
+
+
+_COMMANDS = {"embedded": "local_command", "file": "local_command", "folder": "folder_command"}
 
 
 def _path(text: str, words: dict[str, Any]) -> str:
@@ -273,14 +277,14 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
         why = f"not run on the {option.engine.kind.upper()}: do it on the target"
         return {"kind": "guide", "values": {"backend": option.backend.backend, "why": why}}
     if kind == "acquire":
-        return {"kind": "acquire", "source": _source(option.spec), "output": SOURCE}
+        return {"kind": "acquire", "source": _source(option.spec), "output": _source_path(option.spec)}
     if kind == "convert":
         return {
-            **recipe.get("settings", {}),
             "kind": "convert",
-            "input": SOURCE,
+            "input": _source_path(option.spec),
             "output": recipe["outputs"][0],
             "type": "F16",
+            **recipe.get("settings", {}),
         }
     reference = next(r["outputs"][0] for r in _recipes()[option.backend.framework] if r["kind"] == "convert")
     if kind == "calibrate":
@@ -331,6 +335,11 @@ def _source(spec: ModelSpec) -> dict[str, Any]:
     return {"kind": "hub", "hf_id": spec.hf_id}
 
 
+def _source_path(spec: ModelSpec) -> str:
+    """Where the acquire step puts the model."""
+    return SOURCE_FOLDER if _source(spec)["kind"] == "folder" else SOURCE
+
+
 def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict[str, Any]:
     """Seconds, peak memory and disk of a step; seconds None where the speed is unknown."""
     option = best.option
@@ -341,12 +350,16 @@ def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict
     largest_row_block = 4 * spec.vocab * spec.hidden
     rate = recipe.get("bytes_per_second", _QUANTIZE_BYTES_PER_SECOND)
     making = max(_WORKER_BYTES + 2 * largest_row_block, round(recipe.get("peak_ratio", 0) * reference))
+    start, folder = 0.0, recipe.get("from_folder")
+    if folder and _source_path(spec) == SOURCE_FOLDER:
+        start, rate = folder["seconds"], folder["bytes_per_second"]
+        making = round(folder["peak_bytes"] + folder["peak_ratio"] * reference)
     copy = _WORKER_START_SECONDS + max(source, 0) / _COPY_BYTES_PER_SECOND
     tokens = SCORED_BLOCKS * BLOCK_TOKENS
     prefill, decode = best.prefill.mid, best.decode.mid
     rows: dict[str, tuple[float | None, int, int]] = {
         "acquire": (copy, 50 * 2**20, max(source, 0)),
-        "convert": (copy + reference / rate, making, reference),
+        "convert": (start + copy + reference / rate, making, round(recipe.get("disk_ratio", 1) * reference)),
         "quantize": (copy + 2 * reference / rate, making, sizes.file_bytes),
         "calibrate": (
             CALIBRATION_TOKENS / prefill if prefill else None,

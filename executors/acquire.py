@@ -1,4 +1,4 @@
-"""Acquire: from a plan's ModelSource to a file in the run folder, copied and hashed in one reading.
+"""Acquire: from a plan's ModelSource to a file or folder in the run folder, copied and hashed in one reading.
 
 A local model is copied, not linked: the run stays complete and resumable when the user moves, edits or deletes the
 original, and nothing that happens in the run can touch it.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.plan import ModelSource
+from executors.checkpoint_files import checkpoint_files, copy_checkpoint
 from executors.folder import copy_file
 from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorError, file_error
 from knowledge.models import embedded_path
@@ -22,12 +23,15 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
 def acquire(source: ModelSource, target: Path, on_fraction: Callable[[float], None]) -> dict[str, Any]:
-    """Copy the model to the new file `target`; what it is: `{"kind", "name", "hf_id", "bytes", "sha256"}`.
+    """Copy the model to the new file or folder `target`; what it is: `{"kind", "name", "hf_id", "bytes", "sha256"}`.
 
     Raises AdvisorError: `needs-hub` (downloads are not built yet), `toolchain-missing` (no embedded model),
-    `not-found`, `bad-model` (no GGUF), `split-model`, `model-changed` (not the file that the plan was made for).
+    `not-found`, `bad-model` (no GGUF), `split-model`, `model-changed` (not the file that the plan was made for), and
+    what executors.checkpoint_files raises.
     """
     path = locate(source)
+    if source.kind == "folder":
+        return {"kind": source.kind, "hf_id": source.hf_id, **copy_checkpoint(path, target, on_fraction)}
     if _SHARD.search(path.name):
         raise AdvisorError(
             "split-model", f"{path} is a part of a model.", "merge the parts first: llama-gguf-split --merge FIRST OUT"
@@ -53,7 +57,7 @@ def acquire(source: ModelSource, target: Path, on_fraction: Callable[[float], No
 
 
 def locate(source: ModelSource) -> Path:
-    """The local file of a model source, links followed (a hub cache is made of them); a regular file for certain."""
+    """The local file or folder of a model source, links followed (a hub cache is made of them)."""
     if source.kind == "embedded":
         return _embedded()
     if source.kind == "hub":
@@ -63,19 +67,15 @@ def locate(source: ModelSource) -> Path:
             "download a 16-bit GGUF of it and run: advisor plan FILE.gguf",
             EXIT_STEP_FAILED,
         )
-    if source.kind == "folder":
-        raise AdvisorError(
-            "needs-conversion",
-            "Converting a Hugging Face folder to GGUF is not built yet.",
-            "convert it with llama.cpp's convert_hf_to_gguf.py and run: advisor plan FILE.gguf",
-            EXIT_STEP_FAILED,
-        )
     path = Path(source.path)
     if not path.is_absolute() or source.path.startswith(("//", "\\\\")):
         raise AdvisorError("bad-path", f"{source.path}: a plan names its model by an absolute local path.", _REPLAN)
     try:
         path = path.resolve(strict=True)
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if source.kind == "folder" and not stat.S_ISDIR(mode):
+            raise AdvisorError("bad-model", f"{path} is not a folder.", _REPLAN)
+        if source.kind == "file" and not stat.S_ISREG(mode):
             raise AdvisorError("bad-model", f"{path} is not a file.", "name a .gguf model file")
     except FileNotFoundError as error:
         raise AdvisorError("not-found", f"There is no model at {source.path}.", "check the path") from error
@@ -84,7 +84,13 @@ def locate(source: ModelSource) -> Path:
     return path
 
 
-_REPLAN = "make the plan anew with: advisor plan FILE.gguf"
+_REPLAN = "make the plan anew with: advisor plan MODEL"
+
+
+def source_bytes(source: ModelSource) -> int:
+    """How much `acquire` will write."""
+    path = locate(source)
+    return sum(file.stat().st_size for file in checkpoint_files(path)) if path.is_dir() else path.stat().st_size
 
 
 def _embedded() -> Path:

@@ -14,6 +14,7 @@ from advisor.plan import (
     ValidateSettings,
 )
 from executors import sensitivity, tiers, validation
+from executors.conversion import converted
 from executors.executor import Task
 from executors.folder import link_or_copy
 from executors.integrity import integrity
@@ -54,8 +55,11 @@ class LlamaCpp:
 
 
 def _convert(task: Task, settings: ConvertSettings) -> dict[str, Any]:
-    """The 16-bit reference: the source itself where its matrices are 16-bit, else the source dequantized."""
+    """The 16-bit reference: the source itself where its matrices are 16-bit, else the source dequantized; of a Hugging
+    Face folder what llama.cpp's converter makes."""
     source = task.paths["input"]
+    if source.is_dir():
+        return converted(task, "to_gguf", FRAMEWORK)
     types = {tensor.dtype for tensor in read_gguf(source).tensors if tensor.dimensions > 1}
     if types & SIXTEEN_BIT and types <= SIXTEEN_BIT | {"F32"}:
         link_or_copy(source, task.paths["output"])

@@ -1,7 +1,8 @@
 """OpenVINO: plan steps as worker requests (executors/worker/openvino.py), answers as tiers of the report.
 
 The 16-bit reference is the model folder (IR) that OpenVINO GenAI makes of a 16-bit GGUF: exact, and without torch. A
-quantized GGUF is dequantized by llama.cpp first, since OpenVINO's own reader would round it.
+quantized GGUF is dequantized by llama.cpp first, since OpenVINO's own reader would round it. A Hugging Face folder is
+exported by optimum.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any
 
 from advisor.plan import ConvertSettings, QuantizeSettings, ValidateSettings
 from executors import tiers
+from executors.conversion import converted
 from executors.executor import Task, Watch
 from executors.folder import discard, staging
 from executors.ir_integrity import integrity
 from executors.llamacpp import LlamaCpp
 from executors.process import WorkerResult, interpreter_for, run_worker
+from executors.tokens import compared, model_ids
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 from knowledge.gguf import GgufFile, read_gguf
 from knowledge.hf_config import hf_parts
@@ -53,6 +56,8 @@ class OpenVino:
 def _convert(task: Task) -> dict[str, Any]:
     """The 16-bit model folder of a GGUF, by way of a 16-bit GGUF: the source itself, or what llama.cpp makes of it."""
     source, output = task.paths["input"], task.paths["output"]
+    if source.is_dir():
+        return converted(task, "to_ir", FRAMEWORK)
     configuration = _configuration(read_gguf(source))
     plain = staging(output.with_name("f16.gguf"))
     settings = ConvertSettings(input="work/source.gguf", output="work/f16.gguf")
@@ -68,8 +73,11 @@ def _convert(task: Task) -> dict[str, Any]:
         done = _make(request, task.watch)
     finally:
         discard(plain)
+    same = compared(
+        model_ids(source, "llama.cpp", task.watch), model_ids(output, FRAMEWORK, task.watch), "The OpenVINO model"
+    )
     peak = max(done.peak_rss_bytes, made.get("peak_rss_bytes", 0))
-    return {**done.result, "dequantized": not made["linked"], "peak_rss_bytes": peak}
+    return {**done.result, **same, "dequantized": not made["linked"], "peak_rss_bytes": peak}
 
 
 def _compress(task: Task, settings: QuantizeSettings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advisor.plan import AcquireSettings, GuideSettings, PackageSettings
-from executors.acquire import acquire, locate
+from executors.acquire import acquire, source_bytes
 from executors.executor import Event, Executor, Task, Watch
 from executors.folder import (
     RunFolder,
@@ -143,7 +143,7 @@ class StepRunner:
             return make(temporary)
         if isinstance(job.settings, AcquireSettings):
             assert temporary is not None
-            require_disk(self.folder, locate(job.settings.source).stat().st_size, "A copy of the model")
+            require_disk(self.folder, source_bytes(job.settings.source), "A copy of the model")
             return acquire(job.settings.source, temporary, lambda share: self._progress(job, share, 1.0, "copying"))
         assert not isinstance(job.settings, GuideSettings)
         paths = {role: self.folder.path(path) for role, path in job.inputs.items()}

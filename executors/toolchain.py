@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 from executors.executor import Event
 from executors.folder import PARTIAL, RunFolder, locked
 from executors.process import MODULES, run_worker
-from executors.toolchain_lock import LOCKS, Recipe, package_of, recipes
+from executors.toolchain_lock import LOCKS, Archive, Recipe, package_of, recipes
 from knowledge.base import (
     EXIT_TOOLCHAIN_MISSING,
     MIB,
@@ -93,6 +94,8 @@ def state(recipe: Recipe) -> State:
         return about | {"status": "broken", "text": f"its interpreter is gone ({python})"}
     if wrong := _other_versions(recipe, packages):
         return about | {"status": "broken", "text": wrong}
+    if recipe.archive and (lacking := _not_kept(recipe.archive, folder)):
+        return about | {"status": "broken", "text": f"it lacks {lacking}"}
     return about | {"status": "ok", "text": f"{recipe.version}, {len(packages)} packages", "hint": ""}
 
 
@@ -107,6 +110,11 @@ def check_toolchain(recipe: Recipe) -> State:
     except AdvisorError as error:
         return found | {"status": "broken", "text": error.message.rstrip("."), "hint": _install_hint(recipe)}
     return found | {"text": f"{recipe.version}, {len(inside['packages'])} packages, Python {inside['python']}, loads"}
+
+
+def _not_kept(archive: Archive, folder: Path) -> str:
+    """The first of the archive's members that the environment lacks; empty if none."""
+    return next((name for name in archive.members if not (folder / archive.place / name).exists()), "")
 
 
 def toolchain_folder(framework: str) -> Path:
@@ -215,6 +223,9 @@ def _make(recipe: Recipe, folder: Path, wheels: Path | None, on_event: Listener)
         "temporary": str(temporary),
     }
     _ask(python, request, log, INSTALL_SECONDS, on_event)
+    if recipe.archive is not None:
+        on_event(_note(f"      taking {recipe.archive.members[0]} out of the source of {recipe.archive.package}"))
+        _ask(python, _extraction(recipe.archive, wheels, partial, temporary), log, INSTALL_SECONDS, on_event)
     shutil.rmtree(temporary)
     on_event(_note("[3/3] checking what was installed"))
     inside = _inspect(recipe, python, log, on_event)
@@ -230,6 +241,16 @@ def _make(recipe: Recipe, folder: Path, wheels: Path | None, on_event: Listener)
     }
     write_json(folder / RECORD, record)
     on_event(_note(f"{recipe.framework} {recipe.version} is installed in {folder}"))
+
+
+def _extraction(archive: Archive, wheels: Path | None, environment: Path, temporary: Path) -> Event:
+    return {
+        "op": "extract",
+        **asdict(archive),
+        "place": str(environment / archive.place),
+        "wheels": str(wheels.absolute()) if wheels else None,
+        "temporary": str(temporary),
+    }
 
 
 def _note(text: str) -> Event:
@@ -307,6 +328,10 @@ def _require_wheels(recipe: Recipe, wheels: Path) -> None:
         raise AdvisorError("no-wheels", message, hint, EXIT_TOOLCHAIN_MISSING) from error
     there = set(map(package_of, names))
     lacking = [f"{name}=={version}" for name, version in recipe.pins.items() if (name, version) not in there]
+    if recipe.archive and not any(map(recipe.archive.is_file, names)):
+        wanted = f"{recipe.archive.package}=={recipe.archive.version}"
+        lacking.append(f"the source archive of {wanted}")
+        hint += f"; and pip download --no-deps --no-binary {recipe.archive.package} --dest FOLDER {wanted}"
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if lacking[1:] else ""
         message = f"{wheels} lacks {lacking[0]}{more}, and without a network it cannot come from elsewhere."

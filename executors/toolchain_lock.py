@@ -18,6 +18,23 @@ _PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)(?:;\s*sys_platform (==|!=) '(\w
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """Files that come with no wheel: `members` (files, and folders that end in /) under the folder `top` of a package's
+    source archive, kept in the folder `place` of the environment."""
+
+    package: str
+    version: str
+    sha256: str
+    top: str
+    members: tuple[str, ...]
+    place: str
+
+    def is_file(self, name: str) -> bool:
+        """Whether a file of this name is the archive."""
+        return name.endswith(".tar.gz") and package_of(name) == (self.package, self.version)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A row of toolchains.toml with its lock file: `pins` are those for this system, by normalized name.
 
@@ -39,6 +56,7 @@ class Recipe:
     compiles: bool
     build: Mapping[str, str]
     source: str
+    archive: Archive | None = None
 
 
 @cache
@@ -52,6 +70,7 @@ def _recipe(row: Mapping[str, Any], locks: Path) -> Recipe:
     lock = locks / f"{row['framework']}.lock.txt"
     pins = read_pins(lock.read_text(encoding="utf-8"))
     arguments = row.get("cmake_args", "").format(folder=locks.as_posix())
+    kept = row.get("archive")
     return Recipe(
         framework=row["framework"],
         version=pins[row["distribution"]],
@@ -66,6 +85,7 @@ def _recipe(row: Mapping[str, Any], locks: Path) -> Recipe:
         compiles=row.get("compiles", False),
         build={"CMAKE_ARGS": arguments} if arguments else {},
         source=row["source"],
+        archive=Archive(**kept | {"members": tuple(kept["members"])}) if kept else None,
     )
 
 

@@ -139,7 +139,7 @@ def _bad(folder: Path, what: str, hint: str = "get the checkpoint again from whe
     return AdvisorError("bad-checkpoint", f"{folder.name}: {what}.", hint)
 
 
-def _inside(folder: Path, name: str) -> Path:
+def plain_file(folder: Path, name: str) -> Path:
     """A file of the folder itself: no separators, no `..`, no link that leaves it."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", name) or ".." in name:
         raise _bad(folder, f"its index names the file {printable(name, 80)!r}, which is not a plain file of the folder")
@@ -160,7 +160,7 @@ def _is_hub_cache_link(folder: Path, path: Path) -> bool:
 
 
 def _json(folder: Path, path: Path, limit: int) -> dict[str, Any]:
-    path = _inside(folder, path.name)
+    path = plain_file(folder, path.name)
     try:
         if path.stat().st_size > limit:
             raise _bad(folder, f"{path.name} is too large")
@@ -206,7 +206,7 @@ def _stored_precision(tensors: tuple[Tensor, ...]) -> str:
 def _tensors(folder: Path, sizes: Mapping[str, int]) -> Iterator[Tensor]:
     seen: set[str] = set()
     total = 0
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         for tensor in _header(folder, file, sizes.get(file.name)):
             if tensor.name in seen:
                 raise _bad(folder, f"two of its files hold the tensor {printable(tensor.name, 80)!r}")
@@ -219,7 +219,8 @@ def _tensors(folder: Path, sizes: Mapping[str, int]) -> Iterator[Tensor]:
         raise _bad(folder, "it holds no weights")
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: those of its index, else model.safetensors."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         mapping = _get(_json(folder, index, MAX_INDEX_BYTES), "weight_map")
@@ -228,9 +229,9 @@ def _weight_files(folder: Path) -> list[Path]:
         names = sorted(set(mapping.values()))
         if len(names) > MAX_SHARDS:
             raise _bad(folder, f"its index names {len(names)} files")
-        return [_inside(folder, name) for name in names]
+        return [plain_file(folder, name) for name in names]
     if (folder / "model.safetensors").exists():
-        return [_inside(folder, "model.safetensors")]
+        return [plain_file(folder, "model.safetensors")]
     pickles = [name for name in ("pytorch_model.bin", "pytorch_model.bin.index.json") if (folder / name).exists()]
     if pickles:
         raise _bad(folder, "its weights are PyTorch pickles, which are never loaded", "get the safetensors version")

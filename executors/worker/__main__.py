@@ -13,7 +13,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-FRAMEWORKS = {"llama.cpp": "llamacpp", "openvino": "openvino", "toolchain": "toolchain", "checkpoint": "checkpoint"}
+FRAMEWORKS = {
+    "llama.cpp": "llamacpp",
+    "openvino": "openvino",
+    "toolchain": "toolchain",
+    "checkpoint": "checkpoint",
+    "export": "export",
+}
 
 
 def main() -> None:

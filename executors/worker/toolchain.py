@@ -6,6 +6,7 @@ Standard library only. pip and the compilers that it starts belong to the worker
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import importlib.metadata
 import os
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ from .protocol import Operation, Request, WorkerError, progress
 
 HEARTBEAT_SECONDS = 1.0
 MAX_LINE_CHARACTERS = 500
+MAX_ARCHIVED_BYTES = 64 * 1024**2
 LEAST_FREE_BYTES = 1024**2  # with less, what failed failed for want of space
 # Imports that would otherwise report themselves to their makers or look for a network.
 QUIET = {"CI": "1", "OLIVE_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "NNCF_CI": "1"}
@@ -53,23 +56,83 @@ def install(request: Request) -> dict[str, Any]:
     index; else null. `build`: environment variables for packages that are compiled. `use_cache`: whether pip may take
     what it built before. `temporary`: where pip unpacks. Raises `no-wheels`, `no-network`, `disk-full`, `pip-failed`.
     """
-    command = [sys.executable, "-I", "-m", "pip", *(["--isolated"] if request["wheels"] else []), "install"]
-    command += ["--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar", "off"]
-    command += ["--no-deps"] if request["exact"] else []
-    command += ["--no-index", "--find-links", str(request["wheels"])] if request["wheels"] else []
-    command += [] if request["use_cache"] else ["--no-cache-dir"]
-    command += ["--requirement", str(request["requirements"])]
+    options = ["--no-warn-script-location"]
+    options += ["--no-deps"] if request["exact"] else []
+    options += ["--no-index", "--find-links", str(request["wheels"])] if request["wheels"] else []
+    options += [] if request["use_cache"] else ["--no-cache-dir"]
+    options += ["--requirement", str(request["requirements"])]
+    settings = {"TMPDIR": str(request["temporary"]), **request["build"]}
+    _pip(["install", *options], settings, packages=int(request["packages"]), isolated=bool(request["wheels"]))
+    return {}
+
+
+def _pip(arguments: list[str], settings: dict[str, str], *, packages: int, isolated: bool = False) -> None:
+    """Run pip with these environment variables; `isolated` from the user's own settings of it."""
+    command = [sys.executable, "-I", "-m", "pip", *(["--isolated"] if isolated else []), *arguments]
+    command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    environment |= {"TMPDIR": str(request["temporary"]), **request["build"]}
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        env=environment | settings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
-    with _Heartbeat("starting pip", total=int(request["packages"])) as heartbeat:
+    with _Heartbeat("starting pip", total=packages) as heartbeat:
         said = _follow(process.stdout, heartbeat)
     if process.wait() != 0:
         raise _refusal(said, process.returncode)
-    return {}
+
+
+def extract(request: Request) -> dict[str, Any]:
+    """Put `members` (files, and folders that end in /) under `top` of a source archive into the new folder `place`.
+
+    The archive is the one of `package` at `version` with `sha256`: from the folder `wheels`, else by pip, which checks
+    the hash before it looks into it. Returns `files`. Raises `no-wheels`, `no-network`, `disk-full`, `pip-failed`,
+    `wrong-archive`.
+    """
+    archive = _archive(request)
+    progress(0, 2, "checking the source archive")
+    with archive.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != request["sha256"]:
+            raise WorkerError("wrong-archive", f"{archive.name} is not the archive that was pinned.")
+    place, count, size = Path(request["place"]), 0, 0
+    wanted = tuple(f"{request['top']}/{member}" for member in request["members"])
+    progress(1, 2, "unpacking the source archive")
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            path = member.name.partition("/")[2]
+            inside = any(path == one or (one.endswith("/") and path.startswith(one)) for one in wanted)
+            if not inside or not member.isfile() or ".." in path.split("/"):
+                continue
+            size += member.size
+            content = tar.extractfile(member)
+            if size > MAX_ARCHIVED_BYTES or content is None:
+                raise WorkerError("wrong-archive", f"{archive.name} holds more than was expected.")
+            target = place / path.removeprefix(f"{request['top']}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content.read())
+            count += 1
+    return {"files": count}
+
+
+def _archive(request: Request) -> Path:
+    package, version = str(request["package"]), str(request["version"])
+    if request["wheels"]:
+        folder = Path(request["wheels"])
+    else:
+        folder = Path(request["temporary"]) / "archive"
+        folder.mkdir()
+        pinned = Path(request["temporary"]) / "archive.txt"
+        pinned.write_text(f"{package}=={version} --hash=sha256:{request['sha256']}\n", encoding="utf-8")
+        options = ["--no-deps", "--no-binary", package, "--dest", str(folder), "--requirement", str(pinned)]
+        _pip(["download", *options], {"TMPDIR": str(request["temporary"])}, packages=1)
+    name = package.replace("-", "[-_]")
+    found = [path for path in folder.iterdir() if re.fullmatch(rf"{name}-{re.escape(version)}\.tar\.gz", path.name)]
+    if not found:
+        raise WorkerError("no-wheels", f"There is no source archive of {package} {version}.")
+    return found[0]
 
 
 def _follow(stream: IO[bytes], heartbeat: _Heartbeat) -> list[str]:
@@ -149,4 +212,4 @@ class _Heartbeat:
             progress(min(self.done, self.total - 1), self.total, waited)
 
 
-OPERATIONS: dict[str, Operation] = {"create": create, "install": install, "inspect": inspect}
+OPERATIONS: dict[str, Operation] = {"create": create, "install": install, "extract": extract, "inspect": inspect}

@@ -1,0 +1,53 @@
+"""A Hugging Face folder made the 16-bit model of a framework, in the `export` environment; its tokenizer is compared
+with the folder's own before anything is measured on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from executors.executor import Task
+from executors.process import interpreter_for, run_worker
+from executors.tokens import checkpoint_ids, compared, model_ids
+from knowledge.base import MIB, printable, read_json
+
+TOOLCHAIN = "export"
+
+
+def converted(task: Task, op: str, framework: str) -> dict[str, Any]:
+    """Write `output` of `framework` from the folder `input` by the operation `op` of the export worker.
+
+    `{"bytes", "seconds", "compared_tokens", "unusual_text_differs", "peak_rss_bytes"}`. Raises AdvisorError
+    `toolchain-missing` (exit 6), `unserved-architecture`, `unsupported-tokenizer`, `tokenizer-mismatch`,
+    `convert-failed`.
+    """
+    source, output, watch = task.paths["input"], task.paths["output"], task.watch
+    request = {
+        "op": op,
+        "input": str(source),
+        "output": str(output),
+        "type": getattr(task.settings, "type", ""),
+        "architecture": _architecture(source),
+    }
+    done = run_worker(
+        interpreter_for(TOOLCHAIN),
+        TOOLCHAIN,
+        request,
+        log_path=watch.log_path,
+        on_event=watch.on_event,
+        time_limit_seconds=watch.time_limit_seconds,
+        silence_limit_seconds=watch.time_limit_seconds,  # the converters tell nothing that could be heard
+        rss_limit_bytes=watch.rss_limit_bytes,
+        cancel=watch.cancel,
+    )
+    readers = checkpoint_ids(source, TOOLCHAIN, watch)
+    expected = readers.get("transformers") or readers["tokenizers"]
+    same = compared(expected, model_ids(output, framework, watch), f"The {framework} model")
+    return {**done.result, **same, "peak_rss_bytes": done.peak_rss_bytes}
+
+
+def _architecture(folder: Path) -> str:
+    """The class that config.json names, for words."""
+    document = read_json(folder / "config.json", "model configuration", limit_bytes=4 * MIB)
+    names = document.get("architectures") if isinstance(document, dict) else None
+    return printable(str(names[0]), 80) if isinstance(names, list) and names else "such"
