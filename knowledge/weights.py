@@ -1,13 +1,7 @@
 """How many bytes a model's weights take in a precision: from tensor shapes and each framework's own rules.
 
-- GGUF: exact, by the quantizer's mixture (knowledge.ggml).
-- OpenVINO: exact to some kB for NNCF's weight compression: 1 byte per int8 weight and 3 (symmetric: 2) per row, half a
-  byte per int4 weight and 2 (asymmetric: 2.5) per group; embedding and head stay int8, the rest is 16-bit. Own
-  measurement, lab notes 2026-11. Which layers a ratio below 1 leaves in int8 is NNCF's choice: taken as an average.
-- MLX: bits plus 32/group over Linear and Embedding whose rows divide by the group, 16 bits for the others.
-- Olive: ONNX Runtime GenAI's builder: scales and embedding in 32 bits on the CPU and 16 elsewhere, a head of its own
-  even where the embedding is shared, and RoPE tables. Within 1 % of six measured models of one size; uncertain for
-  others.
+GGUF follows the quantizer's mixture (knowledge.ggml) and is exact; the other frameworks' rules are in
+knowledge.packing.
 """
 
 from __future__ import annotations
@@ -18,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from knowledge import ggml
-from knowledge.precisions import overrides_of, ratio_of, resolve_precision, uses_imatrix
+from knowledge.packing import Part, mlx_parts, onnx_parts, openvino_parts, row_step
+from knowledge.precisions import overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.shapes import TensorGroup, groups_of, tensors_of
 from knowledge.tables import read_rows
@@ -51,16 +46,6 @@ class WeightSizes:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    group: TensorGroup
-    bytes: int
-    elements: int
-    nominal_bits: int
-    fallback: bool = False
-    type: str = ""
-
-
 _cache: dict[tuple[ModelSpec, str, str, bool, str], WeightSizes] = {}
 
 
@@ -87,8 +72,8 @@ def undividable_row(spec: ModelSpec, precision: Precision) -> tuple[str, int] | 
     if precision.group_size <= 0 or precision.scheme == "gguf":
         return None
     for group in groups_of(spec):
-        kept = precision.scheme == "openvino" and group.role in ("token_embd", "output")
-        if _is_matrix(group) and not kept and group.row_length % precision.group_size:
+        step = row_step(group, precision)
+        if step and group.row_length % step:
             return group.name, group.row_length
     return None
 
@@ -121,15 +106,15 @@ def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> W
         parts = list(_gguf(spec, precision, imatrix))
         extra = gguf_header_bytes(spec) + _padding(parts)
     elif precision.scheme == "openvino":
-        parts = list(_openvino(spec, precision))
+        parts = list(openvino_parts(spec, precision))
         extra = _OPENVINO_XML + tokenizer_bytes(spec.vocab)
     elif precision.scheme == "mlx":
-        parts = list(_mlx(spec, precision))
+        parts = list(mlx_parts(spec, precision))
         extra = _SAFETENSORS_ENTRY * 3 * sum(p.group.count for p in parts) + tokenizer_bytes(spec.vocab)
     else:
-        parts = list(_olive(spec, precision, side))
+        parts = list(onnx_parts(spec, precision, side))
         extra = _ONNX_GRAPH + tokenizer_bytes(spec.vocab)
-        note = "sizes of ONNX models are within about 2 %: which tensors are shared depends on the builder's version"
+        note = "sizes of ONNX models are those of one version of the builder: others share other tensors"
     by_role: dict[str, int] = {}
     by_type: dict[str, int] = {}
     shares: dict[int, int] = {}
@@ -154,14 +139,10 @@ def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> W
     )
 
 
-def _is_matrix(group: TensorGroup) -> bool:
-    return group.dimensions > 1 and group.role not in ("norm", "bias", "conv") and group.row_length >= 16
-
-
 # ---- GGUF
 
 
-def _gguf(spec: ModelSpec, precision: Precision, imatrix: bool) -> Iterator[_Part]:
+def _gguf(spec: ModelSpec, precision: Precision, imatrix: bool) -> Iterator[Part]:
     ftype = str(precision.settings["type"])
     overrides = overrides_of(precision)
     if any(re.search(r"\d|blk", pattern) for pattern, _ in overrides):
@@ -193,7 +174,7 @@ def _gguf(spec: ModelSpec, precision: Precision, imatrix: bool) -> Iterator[_Par
 
 def _gguf_by_tensor(
     spec: ModelSpec, ftype: str, overrides: tuple[tuple[str, str], ...], imatrix: bool
-) -> Iterator[_Part]:
+) -> Iterator[Part]:
     for tensor, kind in ggml.tensor_types(tensors_of(spec), spec, ftype, overrides, imatrix):
         group = TensorGroup(
             tensor.name, tensor.role, tensor.row_length, tensor.rows, () if tensor.layer is None else (tensor.layer,),
@@ -202,10 +183,10 @@ def _gguf_by_tensor(
         yield _gguf_part(group, kind, 1)
 
 
-def _gguf_part(group: TensorGroup, wanted: str, count: int) -> _Part:
+def _gguf_part(group: TensorGroup, wanted: str, count: int) -> Part:
     name = ggml.fit_type(wanted, group.row_length)
     kind = ggml.ggml_types()[name]
-    return _Part(
+    return Part(
         group=group,
         bytes=kind.row_bytes(group.row_length) * group.rows * count,
         elements=group.row_length * group.rows * count,
@@ -240,7 +221,7 @@ def _pad(size: int) -> int:
     return -(-size // _GGUF_ALIGNMENT) * _GGUF_ALIGNMENT
 
 
-def _padding(parts: list[_Part]) -> int:
+def _padding(parts: list[Part]) -> int:
     """What rounding each tensor up to the alignment adds."""
     padding = 0
     for part in parts:
@@ -248,66 +229,3 @@ def _padding(parts: list[_Part]) -> int:
         each = part.bytes // count
         padding += (_pad(each) - each) * count
     return padding
-
-
-# ---- OpenVINO
-
-
-def _openvino(spec: ModelSpec, precision: Precision) -> Iterator[_Part]:
-    overrides = [(pattern, resolve_precision(kind, "openvino")[0]) for pattern, kind in overrides_of(precision)]
-    for group in groups_of(spec):
-        chosen = next((kind for pattern, kind in overrides if re.search(pattern, group.name)), precision)
-        if not _is_matrix(group) or chosen.nominal_bits == 16:
-            yield _Part(group, 2 * group.elements, group.elements, 16)
-        elif chosen.nominal_bits == 8 or group.role in ("token_embd", "output"):
-            per_row = 2 if chosen.nominal_bits == 8 and chosen.symmetric else 3
-            yield _Part(group, group.elements + per_row * group.rows * group.count, group.elements, 8)
-        else:
-            low = ratio_of(chosen)
-            groups_per_row = 1 if chosen.group_size < 0 else -(-group.row_length // chosen.group_size)
-            scales = groups_per_row * group.rows * group.count * (2.0 if chosen.symmetric else 2.5)
-            high = group.elements + 3 * group.rows * group.count
-            size = round(low * (group.elements / 2 + scales) + (1 - low) * high)
-            yield _Part(group, size, group.elements, 4 if low >= 0.5 else 8)
-
-
-# ---- MLX
-
-
-def _mlx(spec: ModelSpec, precision: Precision) -> Iterator[_Part]:
-    scale_bytes = 4 if precision.method == "affine" else 1
-    for group in groups_of(spec):
-        fits = _is_matrix(group) and precision.group_size > 0 and group.row_length % precision.group_size == 0
-        if not fits:
-            plain = precision.group_size > 0 and _is_matrix(group)
-            yield _Part(group, 2 * group.elements, group.elements, 16, fallback=plain)
-            continue
-        bits = 8 if group.role == "ffn_router" else precision.nominal_bits
-        scales = group.elements // precision.group_size * scale_bytes
-        yield _Part(group, group.elements * bits // 8 + scales, group.elements, bits)
-
-
-# ---- Olive
-
-
-def _olive(spec: ModelSpec, precision: Precision, side: str) -> Iterator[_Part]:
-    wide = 4 if side == "cpu" or precision.name == "f32" else 2
-    plain = precision.nominal_bits >= 16
-    for group in groups_of(spec):
-        if not plain and _is_matrix(group) and group.role != "token_embd":
-            yield _olive_matrix(group, precision, wide)
-            continue
-        yield _Part(group, wide * group.elements, group.elements, 8 * wide)
-        if group.role == "token_embd" and spec.tied_embeddings and not plain:
-            head = TensorGroup("output.weight", "output", group.row_length, group.rows, (), 2)
-            yield _olive_matrix(head, precision, wide)
-    table = TensorGroup("rope", "other", max(1, spec.head_dim), max(1, spec.context), (), 1)
-    yield _Part(table, wide * table.elements, 0, 8 * wide)
-
-
-def _olive_matrix(group: TensorGroup, precision: Precision, wide: int) -> _Part:
-    size = precision.group_size if precision.group_size > 0 else group.row_length
-    blocks = -(-group.row_length // size) * group.rows * group.count
-    zero_point = 0.0 if precision.symmetric else wide if precision.method == "k_quant" else 0.5
-    total = group.elements * precision.nominal_bits // 8 + round(blocks * (wide + zero_point))
-    return _Part(group, total, group.elements, precision.nominal_bits)
