@@ -15,10 +15,12 @@ from typing import Any
 
 from advisor import rank
 from advisor.constraints import Constraints
+from advisor.course import compare_with_course
 from advisor.engines import default_threads
+from advisor.instead import ways_instead
 from advisor.judging import Judged
 from advisor.question import ask
-from advisor.search import Rejection, Setting, alternatives, nearest, rejection, rejections_shown, search
+from advisor.search import Rejection, Search, Setting, alternatives, nearest, rejection, rejections_shown, search
 from advisor.speed import CostModel, Roofline
 from advisor.steps import make_work
 from advisor.walk import first_of, with_effect
@@ -37,9 +39,11 @@ def make_plan(
     *,
     extra_rules: tuple[Path, ...] = (),
     cost_model: CostModel | None = None,
+    compare: str | None = None,
 ) -> dict[str, Any]:
     """The plan document for `request` on `profile`. `model` None: the catalogue is searched. `extra_rules` are folders
-    of a site's own rules; `cost_model` is the seam for a learned or calibrated one."""
+    of a site's own rules; `cost_model` is the seam for a learned or calibrated one. `compare` "course" adds what the
+    course would recommend."""
     setting = Setting(request, profile, load_rules(extra_rules), cost_model or Roofline())
     taken_first = first_of(setting.rules.nodes["plan"], setting.facts)
     models = (model,) if model else load_models()
@@ -50,26 +54,51 @@ def make_plan(
         "warnings": [t.text for t in taken_first if t.rule.effect == "warn"],
     }
     trace = [taken.trace() for taken in taken_first]
+    best, survivors, spec = None, [], model
     if taken := with_effect(taken_first, "ask"):
         question, fallback, rejected = ask(
             taken, setting, models, lambda r, p, m: search(replace(setting, request=r, profile=p), m)
         )
-        return _document("needs_input", head, question, rank.order(fallback, request, top=request.top), rejected, trace)
-    if taken := with_effect(taken_first, "stop"):
-        return _document("infeasible", head, None, [], [rejection(taken.rule.id, taken.text, taken.rule.source)], trace)
-    found = search(setting, models)
-    chosen = rank.order(found.survivors, request, top=request.top)
-    rejected = rejections_shown(found)
-    if not chosen:
-        closest = nearest(found)
-        head["warnings"] = [*head["warnings"], *_closest_words(closest)]
-        return _document("infeasible", head, None, [], rejected, trace, nearest=closest)
-    best = chosen[0]
-    trace += [taken.trace() for taken in best.path]
-    work = make_work(
-        best, alternatives(setting, best, found.survivors), request, default_threads(profile), setting.cost_model
-    )
-    return _document("ok", head, None, chosen, rejected, trace, work=work)
+        chosen = rank.order(fallback, request, top=request.top)
+        document = _document("needs_input", head, question, chosen, rejected, trace)
+    elif taken := with_effect(taken_first, "stop"):
+        rejected = [rejection(taken.rule.id, taken.text, taken.rule.source)]
+        document = _document("infeasible", head, None, [], rejected, trace)
+    else:
+        found = search(setting, models)
+        survivors = found.survivors
+        chosen = rank.order(survivors, request, top=request.top)
+        rejected = rejections_shown(found, request)
+        if chosen:
+            best, spec = chosen[0], chosen[0].option.spec
+            trace += [taken.trace() for taken in best.path]
+            others = alternatives(setting, best, survivors)
+            work = make_work(best, others, request, default_threads(profile), setting.cost_model)
+            document = _document("ok", head, None, chosen, rejected, trace, work=work)
+        else:
+            document = _infeasible(setting, model, found, head, rejected, trace)
+    if compare == "course":
+        document["course"] = compare_with_course(request, profile, spec, best, survivors, rejected)
+    return document
+
+
+def _infeasible(
+    setting: Setting,
+    model: ModelSpec | None,
+    found: Search,
+    head: dict[str, Any],
+    rejected: list[Rejection],
+    trace: list[dict[str, str]],
+) -> dict[str, Any]:
+    """What came closest, and what can be done instead of the model that was asked for."""
+    closest = nearest(found, setting.request)
+    head = head | {"warnings": [*head["warnings"], *_closest_words(closest)]}
+    document = _document("infeasible", head, None, [], rejected, trace, nearest=closest)
+    if model is not None:
+        document["instead"] = ways_instead(
+            setting.request, setting.profile, model, found.lost, lambda r, m: search(replace(setting, request=r), m)
+        )
+    return document
 
 
 def _closest_words(closest: Rejection | None) -> list[str]:

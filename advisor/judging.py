@@ -144,7 +144,7 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
     spec, backend, usable = option.spec, option.backend, option.place.usable
     kv_type = request.kv_cache or "f16"
     asked = (spec, option.precision, backend.framework, backend.backend, option.context, request.concurrency, kv_type)
-    sizes, need, disk = _needs(*asked)
+    sizes, need, disk = needs_of(*asked)
     split = None
     if need.total_bytes > usable.bytes and _may_split(option, request, profile):
         on_cpu = memory_need(spec, sizes, backend.framework, "cpu", option.context, request.concurrency, kv_type)
@@ -156,7 +156,7 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
 
 
 @lru_cache(maxsize=16384)
-def _needs(
+def needs_of(
     spec: ModelSpec, precision: Precision, framework: str, backend: str, context: int, concurrency: int, kv_type: str
 ) -> tuple[WeightSizes, MemoryNeed, dict[str, int]]:
     """Weights, memory and disk, which are the same on every machine."""

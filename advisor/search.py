@@ -20,6 +20,7 @@ from advisor.candidates import (
     plan_facts,
     precisions_for,
 )
+from advisor.change import change_of
 from advisor.constraints import Constraints
 from advisor.engines import Engine, default_threads, engines_of
 from advisor.judging import Judged, Lost, judge
@@ -210,16 +211,16 @@ def rejection(
     return {**parts, "rule": rule, "text": text, "source": source, "change": change}
 
 
-def _lost_row(lost: Lost) -> Rejection:
+def _lost_row(lost: Lost, request: Constraints) -> Rejection:
     taken, row = lost.taken, lost.backend
     precision = lost.option.precision.name if lost.option else None
     return rejection(
         taken.rule.id, taken.text, taken.rule.source, row.framework, row.backend, lost.spec.name, precision,
-        taken.change(),
+        change_of(lost, request),
     )  # fmt: skip
 
 
-def rejections_shown(found: Search) -> list[Rejection]:
+def rejections_shown(found: Search, request: Constraints) -> list[Rejection]:
     """A readable selection: the backends that cannot run, then at most a few options per framework, backend and rule,
     those that came closest first."""
     kept = list({(r["framework"], r["backend"], r["text"]): r for r in found.rejections}.values())
@@ -228,13 +229,13 @@ def rejections_shown(found: Search) -> list[Rejection]:
         key = (lost.backend.framework, lost.backend.backend, lost.taken.rule.id)
         seen[key] = seen.get(key, 0) + 1
         if seen[key] <= _SHOWN_PER_RULE and len(kept) < _REJECTIONS_SHOWN:
-            kept.append(_lost_row(lost))
+            kept.append(_lost_row(lost, request))
     return kept
 
 
-def nearest(found: Search) -> Rejection | None:
+def nearest(found: Search, request: Constraints) -> Rejection | None:
     """What came closest of all that was sized: the option that misses its budget by least, then the fastest."""
     sized = [lost for lost in found.lost if lost.size]
     if not sized:
         return None
-    return _lost_row(min(sized, key=lambda j: (j.shortfall, -(j.decode_tps or 0.0), j.key)))
+    return _lost_row(min(sized, key=lambda j: (j.shortfall, -(j.decode_tps or 0.0), j.key)), request)
