@@ -11,7 +11,7 @@ import re
 from functools import cache
 from typing import cast
 
-from knowledge.records import Chip, ChipFamily, Confidence, PciDevice, Product, SystemsOfChip, VendorLine
+from knowledge.records import Chip, ChipFamily, Confidence, PciDevice, Product, SystemsOfChip, Unserved, VendorLine
 from knowledge.tables import read_rows
 
 _NPU_WORDS = re.compile(r"NPU|XDNA|Hexagon|RKNPU|edge TPU|APU|ANE|Hailo|Edge TPU|Metis|RK182x")
@@ -76,6 +76,15 @@ def load_products() -> tuple[Product, ...]:
             source=row["source"],
         )
         for row in read_rows("devices.csv")
+    )
+
+
+@cache
+def load_unserved() -> tuple[Unserved, ...]:
+    """Every row of data/unserved.csv: names that are understood and that nothing can be planned for."""
+    return tuple(
+        Unserved(re.compile(row["pattern"]), row["outcome"] == "ask", row["text"], row["hint"], row["source"])
+        for row in read_rows("unserved.csv")
     )
 
 

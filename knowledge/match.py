@@ -20,7 +20,7 @@ from functools import cache
 from typing import NamedTuple
 
 from knowledge.base import EXIT_NEEDS_INPUT, AdvisorError, printable
-from knowledge.chips import gpu_generation, load_chips, load_families, load_products, npu_generation
+from knowledge.chips import gpu_generation, load_chips, load_families, load_products, load_unserved, npu_generation
 from knowledge.names import BRANDS, MODIFIERS, VENDORS, compact, letters, normalize, runs, split_memory, without_mac
 from knowledge.records import Chip, ChipFamily, Confidence, Product
 
@@ -71,11 +71,13 @@ def find_chip(text: str) -> Chip:
 def match_hardware(text: str, *, memory_gib: float | None = None) -> HardwareMatch:
     """The chip (and product) that `text` names; `memory_gib` tells variants apart where the text does not.
 
-    Raises AdvisorError `unknown-chip` (with the nearest names) or `ambiguous-device` (with the candidates).
+    Raises AdvisorError `unknown-chip` (with the nearest names), `ambiguous-device` (with the candidates) or
+    `unserved-device` (with why no framework runs there).
     """
     query = _parse(text)
     if not query.runs:
         raise AdvisorError("unknown-chip", f"{text!r} names no chip or device.", "name one, such as: Core Ultra 7 155H")
+    _refuse_unserved(query)
     size = query.memory_gib if query.memory_gib is not None else memory_gib
     part, family = (_part_of_name, _family) if any(run.isdigit() for run in query.runs) else (_family, _part_of_name)
     for stage in (_whole_name, _all_required, _without_mac, part, _inside, family):
@@ -85,6 +87,18 @@ def match_hardware(text: str, *, memory_gib: float | None = None) -> HardwareMat
         if found:
             return replace(_choose(text, _by_memory(found, size), size), memory_gib=query.memory_gib)
     raise AdvisorError("unknown-chip", f"No chip or device called {text!r} is known.", _nearest_hint(query))
+
+
+def _refuse_unserved(query: _Query) -> None:
+    """What is understood and no machine to plan for: a console, a microcontroller, a mere kind of machine."""
+    row = next((row for row in load_unserved() if row.pattern.search(query.text)), None)
+    if row is None:
+        return
+    if row.ask:
+        raise AdvisorError(
+            "ambiguous-device", f"{query.shown!r} leaves the machine open. {row.text}", row.hint, EXIT_NEEDS_INPUT
+        )
+    raise AdvisorError("unserved-device", f"Nothing can be planned for {query.shown!r}: {row.text}.", row.hint)
 
 
 def chips_named(text: str, *, memory_gib: float | None = None) -> tuple[Chip, ...]:
@@ -120,7 +134,10 @@ def _keys(chip: Chip) -> tuple[_Key, ...]:
         series = _SERIES.get(chip.vendor) if chip.kind in ("cpu", "igpu") else None
         if series:
             shown = series.sub("", shown + " ", count=1)
-        if required := Counter(run for run in runs(shown) if run not in BRANDS):
+        required = Counter(run for run in runs(shown) if run not in BRANDS)
+        if chip.kind == "npu" and all(run.isdigit() for run in required):
+            continue
+        if required:
             keys.append(_Key(required, allowed, memory_gib))
     return tuple(keys)
 

@@ -6,6 +6,7 @@ the whole start-up budget.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -253,6 +254,17 @@ class SystemsOfChip:
     systems: tuple[str, ...]
     default_os: str | None
     assumed_ram_gib: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A row of unserved.csv: what a name means that nothing can be planned for; `ask` where naming it better helps."""
+
+    pattern: re.Pattern[str]
+    ask: bool
+    text: str
+    hint: str
     source: str
 
 

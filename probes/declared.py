@@ -23,6 +23,7 @@ Family = Literal["linux", "windows", "macos", "android", "ios"]
 
 _MAIN, _CARD = "ram", "vram0"
 _CARD_VENDORS = ("nvidia", "amd", "intel")
+_ONE_POOL = ("apple", "sbc", "mobile")
 _BETWEEN_PARTS = re.compile(r"(?:\s\+\s|[,;&])(?![^(]*\))")
 
 
@@ -82,6 +83,8 @@ def declared_profile(
     parts = _parts(chip, device, ram_bytes, vram_bytes, draft)
     host = _only_host(parts)
     _refuse_foreign_vendor(vendor, parts, vram_bytes, target)
+    if vram_bytes is not None:
+        _refuse_memory_of_its_own(host, parts, vendor)
     said = _Said(ram_bytes, vram_bytes, vendor, _system(os, vendor, parts, draft), target)
     if host:
         _add_host(draft, host, _host_ram(said, host, draft))
@@ -130,9 +133,9 @@ def _parts(
             try:
                 match = _named(name, ram_bytes, vram_bytes)
             except AdvisorError as error:
-                if option == "--chip" or chip is None or error.code != "unknown-chip":
+                if option == "--chip" or chip is None or error.code not in ("unknown-chip", "ambiguous-device"):
                     raise
-                draft.note(f"the device {name!r} is not in the knowledge base: only --chip describes the machine")
+                draft.note(f"the device {name!r} is no one machine of the knowledge base: --chip describes it")
                 continue
             found.setdefault(match.chip.name, match)
     return list(found.values())
@@ -176,6 +179,15 @@ def _refuse_foreign_vendor(vendor: str | None, parts: list[HardwareMatch], vram_
         raise _contradiction(f"--vendor {vendor} and {names} exclude each other", "drop one of the two")
 
 
+def _refuse_memory_of_its_own(host: HardwareMatch | None, parts: list[HardwareMatch], said_vendor: str | None) -> None:
+    """`--vram` of a board or phone; of Macs and Jetsons people speak so, and mean the memory that they share."""
+    if host is None or host.chip.kind not in ("sbc", "mobile") or host.chip.vendor == "nvidia":
+        return
+    if said_vendor not in _CARD_VENDORS and not any(part.chip.kind == "gpu" for part in parts):
+        message = f"--vram and {_label(host)} exclude each other: its graphics have no memory of their own"
+        raise _contradiction(message, "give its memory with --ram, or name the card in it with --chip")
+
+
 def _system(os: Family | None, vendor: str | None, parts: list[HardwareMatch], draft: Draft) -> Family | None:
     """The operating system: declared, else the product's or the chip's only usual one, else None."""
     if os is not None:
@@ -208,7 +220,7 @@ def _host_ram(said: _Said, host: HardwareMatch, draft: Draft) -> _Size:
         return _declared_size("--ram", said.ram_bytes, host, fits, draft)
     if host.memory_gib is not None:
         return _Size(round(host.memory_gib * GIB), "declared: the size in the name", "high")
-    if said.vram_bytes is not None and host.chip.kind in ("apple", "sbc", "mobile"):
+    if said.vram_bytes is not None and host.chip.kind in _ONE_POOL:
         draft.note(f"{_label(host)} has no memory of its own for graphics: --vram is taken as its unified memory")
         return _Size(said.vram_bytes, "declared: --vram of a machine with unified memory", "medium")
     if len(fits) == 1:
@@ -313,7 +325,7 @@ def _add_unnamed_gpu(draft: Draft, said: _Said, parts: list[HardwareMatch], host
     """A GPU that only `--vram`, `--vendor` or `--target gpu` tells of."""
     if any(part.chip.kind == "gpu" for part in parts):
         return
-    if host and host.chip.kind in ("apple", "sbc", "mobile") and said.vendor not in _CARD_VENDORS:
+    if host and host.chip.kind in _ONE_POOL and said.vendor not in _CARD_VENDORS:
         if said.vram_bytes is not None and draft.memory[0].total_bytes != said.vram_bytes:
             draft.note(f"{_label(host)} has unified memory: --vram is ignored")
         return

@@ -24,7 +24,7 @@ _NPU_MAKERS = {
     "Hexagon": "qualcomm", "XDNA": "amd", "RKNPU": "rockchip", "RK": "rockchip", "ANE": "apple", "APU": "mediatek",
 }  # fmt: skip
 # Words of the data that a profile knows under another name, or not at all.
-_ISA_WORDS = {"avx512_bf16": ("bf16",), "avx2": ("avx", "avx2"), "fp16": (), "avx512_fp16": (), "sse4_1": ()}
+_ISA_WORDS = {"avx512_bf16": ("bf16",), "avx2": ("avx", "avx2"), "fp16": (), "avx512_fp16": ()}
 _NON_ISA = re.compile(r"rv64")
 
 

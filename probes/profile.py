@@ -49,8 +49,9 @@ class OperatingSystem(_Record):
 
 
 class CPU(_Record):
-    """`instruction_sets` uses the words avx, avx2, f16c, fma, avx512, avx512_vnni, avx_vnni, amx, sse4_2, neon,
-    dotprod, i8mm, sve, sve2, bf16, sme. `performance_cores` is None where the chip is not hybrid or it is unknown.
+    """`instruction_sets` uses the words avx, avx2, f16c, fma, avx512, avx512_vnni, avx_vnni, amx, sse4_1, sse4_2,
+    neon, dotprod, i8mm, sve, sve2, bf16, sme. `performance_cores` is None where the chip is not hybrid or that is
+    unknown.
     """
 
     vendor: Vendor = "unknown"
@@ -150,10 +151,6 @@ class HardwareProfile(_Record):
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True)
-
-
-def save_profile(profile: HardwareProfile, path: Path) -> None:
-    write_json(path, profile.as_json())
 
 
 def load_profile(path: Path) -> HardwareProfile:

@@ -75,8 +75,11 @@ def plan(arguments: argparse.Namespace) -> Answer:
 
 def make_plan(constraints: Constraints, profile: HardwareProfile | None = None) -> dict[str, Any]:
     """The plan document: reads what the decision needs (model, and the machine unless it is given) and decides."""
+    from advisor.contradictions import refuse_contradictions
     from advisor.decide import make_plan as decide
     from knowledge.store import find_model
+
+    refuse_contradictions(constraints)
 
     model = find_model(constraints.model, offline=constraints.offline) if constraints.model is not None else None
     try:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowledge.base import EXIT_NEEDS_INPUT, AdvisorError
-from knowledge.chips import load_chips, npu_generation
+from knowledge.chips import load_chips, load_products, load_unserved, npu_generation
 from knowledge.match import chips_named, family_of, find_chip, match_hardware
 from knowledge.names import normalize
 
@@ -132,6 +132,45 @@ def test_what_names_nothing_is_refused(text: str) -> None:
     assert caught.value.code == "unknown-chip"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("PlayStation 5", "console"),
+        ("Xbox Series X", "console"),
+        ("ESP32-S3", "microcontroller"),
+        ("Arduino Nano", "microcontroller"),
+        ("Raspberry Pi Pico W", "microcontroller"),
+        ("Raspberry Pi Zero W", "ARMv6"),
+        ("Raspberry Pi 2", "ARMv7"),
+    ],
+)
+def test_what_no_framework_runs_on_is_refused_with_the_reason_and_another_way(text: str, said: str) -> None:
+    with pytest.raises(AdvisorError) as caught:
+        find_chip(text)
+    assert caught.value.code == "unserved-device"
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["laptop", "my computer", "Copilot+ PC", "Intel NPU", "UHD 630", "Intel HD 4000"])
+def test_a_kind_of_machine_is_asked_about_with_how_to_say_it(text: str) -> None:
+    with pytest.raises(AdvisorError) as caught:
+        find_chip(text)
+    assert (caught.value.code, caught.value.exit_code) == ("ambiguous-device", EXIT_NEEDS_INPUT)
+    assert "--" in caught.value.hint
+
+
+def test_every_unserved_name_has_a_reason_a_way_out_and_a_source() -> None:
+    for row in load_unserved():
+        assert row.text
+        assert row.hint
+        assert row.source
+        assert not any(
+            row.pattern.search(normalize(name)) for chip in load_chips() for name in (chip.name, *chip.aliases)
+        )
+        assert not any(row.pattern.search(normalize(p.name)) for p in load_products())
+
+
 @pytest.mark.parametrize("text", ["RTX 4090 Ti", "RX 7900", "Ryzen 7 5800X3D", "i9-13900KS", "Ryzen 5 5600G"])
 def test_another_product_of_a_similar_name_is_not_mistaken_for_it(text: str) -> None:
     assert outcome(text) in ("family", "ambiguous-device", "unknown-chip")
@@ -145,7 +184,7 @@ def test_a_shared_driver_name_gives_every_chip_that_it_can_mean() -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_match_or_one_clear_error(text: str) -> None:
-    assert outcome(text) in ("row", "family", "unknown-chip", "ambiguous-device")
+    assert outcome(text) in ("row", "family", "unknown-chip", "ambiguous-device", "unserved-device")
 
 
 @given(st.sampled_from(load_chips()), st.sampled_from([str.upper, str.lower, lambda name: name.replace(" ", "-")]))

@@ -10,7 +10,8 @@ from profile_leaves import without_source
 
 from knowledge.base import EXIT_BAD_INPUT, EXIT_NEEDS_INPUT, GIB, AdvisorError
 from probes.declared import declared_profile
-from probes.profile import HardwareProfile, load_profile, save_profile
+from knowledge.base import write_json
+from probes.profile import HardwareProfile, load_profile
 
 VENDORS = ["intel", "amd", "nvidia", "apple", "qualcomm", "arm", "rockchip", "other"]
 SYSTEMS = ["linux", "windows", "macos", "android", "ios"]
@@ -43,6 +44,35 @@ def test_an_npu_of_unknown_vendor_stays_unknown() -> None:
 def test_a_vendor_names_its_npu_but_not_a_generation_that_varies(vendor: str, generation: str) -> None:
     (npu,) = declared_profile(ram_bytes=8 * GIB, target="npu", vendor=vendor).npus
     assert (npu.vendor, npu.generation) == (vendor, generation)
+
+
+@pytest.mark.parametrize(
+    ("said", "pool"),
+    [
+        ({"device": "Jetson Orin Nano Super", "vram_bytes": 8 * GIB}, ("ram", "unified", 8 * GIB)),
+        ({"chip": "Apple M2", "vram_bytes": 16 * GIB}, ("ram", "unified", 16 * GIB)),
+        ({"device": "Raspberry Pi 5 8GB", "chip": "RX 6600", "vram_bytes": 8 * GIB}, ("vram0", "vram", 8 * GIB)),
+    ],
+)
+def test_the_memory_of_graphics_is_a_card_s_or_the_one_that_a_mac_shares(
+    said: dict[str, Any], pool: tuple[str, str, int]
+) -> None:
+    found = {(pool.id, pool.kind, pool.total_bytes) for pool in declared_profile(**said).memory}
+    assert pool in found
+
+
+def test_parts_in_parentheses_stay_together() -> None:
+    profile = declared_profile(chip="Xeon Scalable 3rd gen (Ice Lake, e.g. 8380)", ram_bytes=64 * GIB)
+    assert profile.chip == "Xeon Scalable 3rd gen (Ice Lake, e.g. 8380)"
+
+
+def test_a_cpu_without_sse42_is_known_to_be_one() -> None:
+    assert declared_profile(chip="Core 2 Quad Q8400", ram_bytes=4 * GIB).cpu.instruction_sets == ("sse4_1",)
+
+
+def test_a_chip_answers_where_the_device_leaves_the_machine_open() -> None:
+    profile = declared_profile(device="laptop", chip="Core Ultra 7 155H", ram_bytes=16 * GIB)
+    assert profile.chip == "Core Ultra 7 155H"
 
 
 def test_nvidia_makes_no_npu() -> None:
@@ -155,6 +185,9 @@ def test_the_usual_system_is_inferred_where_there_is_one(arguments: dict[str, An
         ({"device": "Raspberry Pi 5 8GB", "ram_bytes": 4 * GIB}, ("4.00 GiB", "8 GB")),
         ({"device": "Raspberry Pi 5", "chip": "Apple M2"}, ("Raspberry Pi 5", "Apple M2")),
         ({"chip": "RTX 4060 Ti 16GB", "vram_bytes": 8 * GIB}, ("8.00 GiB", "16 GB")),
+        ({"device": "Raspberry Pi 5", "vram_bytes": 8 * GIB}, ("--vram", "Raspberry Pi 5")),
+        ({"device": "Galaxy S24 Ultra", "vram_bytes": 8 * GIB, "ram_bytes": 12 * GIB}, ("--vram", "Galaxy S24 Ultra")),
+        ({"device": "Steam Deck", "os": "macos"}, ("Steam Deck", "macos")),
     ],
 )
 def test_a_contradiction_names_both_sides(arguments: dict[str, Any], words: tuple[str, str]) -> None:
@@ -230,5 +263,5 @@ def test_nothing_of_this_machine_is_read(said: dict[str, Any]) -> None:
 
 def test_a_declared_profile_survives_saving_and_loading(tmp_path: Path) -> None:
     profile = declared_profile(device="Raspberry Pi 5", ram_bytes=8 * GIB)
-    save_profile(profile, tmp_path / "pi.json")
+    write_json(tmp_path / "pi.json", profile.as_json())
     assert load_profile(tmp_path / "pi.json") == profile.model_copy(update={"origin": "loaded"})
