@@ -165,9 +165,8 @@ def test_every_unserved_name_has_a_reason_a_way_out_and_a_source() -> None:
         assert row.text
         assert row.hint
         assert row.source
-        assert not any(
-            row.pattern.search(normalize(name)) for chip in load_chips() for name in (chip.name, *chip.aliases)
-        )
+        names = [name for chip in load_chips() for name in (chip.name, *(() if row.ask else chip.aliases))]
+        assert not [name for name in names if row.pattern.search(normalize(name))]
         assert not any(row.pattern.search(normalize(p.name)) for p in load_products())
 
 
