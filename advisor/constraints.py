@@ -24,6 +24,23 @@ Text = Annotated[str, Field(max_length=300)]
 PathText = Annotated[str, Field(max_length=4096)]
 
 
+class Weights(BaseModel):
+    """What counts how much, in any unit: shares of the score instead of those of a priority."""
+
+    speed: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 0.0
+    quality: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 0.0
+    memory: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 0.0
+    effort: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 0.0
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    def shares(self) -> dict[str, float]:
+        """The weights as shares that sum to 1; equal ones where nothing was given any weight."""
+        weights = self.model_dump()
+        total = sum(weights.values())
+        return {name: weight / total if total else 1 / len(weights) for name, weight in weights.items()}
+
+
 class Constraints(BaseModel):
     """None means not given. Sizes in bytes, context in tokens, losses in per cent of the 16-bit reference."""
 
@@ -40,6 +57,7 @@ class Constraints(BaseModel):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 1
     use_case: UseCase = "chat"
     priority: Priority = "balanced"
+    weights: Weights | None = None
     power: Literal["mains", "battery"] | None = None
     min_decode_tps: Rate | None = None
     max_ttft_ms: Rate | None = None

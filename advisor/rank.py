@@ -39,8 +39,8 @@ def order(survivors: Sequence[Judged], request: Constraints, *, top: int) -> lis
 
 
 def score(survivors: Sequence[Judged], request: Constraints) -> None:
-    """Fill `scores` of each by the shares of the user's priority."""
-    shares = _priorities()[request.priority]
+    """Fill `scores` of each by the shares of the user's priority, or by the user's own."""
+    shares = _priorities()[request.priority] | (request.weights.shares() if request.weights else {})
     for judged in survivors:
         _score(judged, shares, ranked_models=request.model is None)
 

@@ -9,7 +9,17 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from advisor.constraints import Constraints, FrameworkName, KvType, OsName, Priority, Target, UseCase, VendorName
+from advisor.constraints import (
+    Constraints,
+    FrameworkName,
+    KvType,
+    OsName,
+    Priority,
+    Target,
+    UseCase,
+    VendorName,
+    Weights,
+)
 from knowledge.base import AdvisorError, parse_size
 from ui.command import Parser, option_error
 
@@ -54,6 +64,17 @@ def _precision(text: str, option: str) -> str:
     return text.strip()
 
 
+def _weights(text: str, option: str) -> dict[str, str]:
+    """`speed=3,quality=1` as a mapping; what is not named weighs nothing."""
+    pairs = [part.partition("=") for part in _word(text, option).split(",")]
+    names = [name.strip() for name, _, _ in pairs]
+    strange = [name for name in names if name not in Weights.model_fields]
+    if strange or len(set(names)) < len(names) or not all(sign for _, sign, _ in pairs):
+        hint = f"write {option} speed=3,quality=1; there are {', '.join(Weights.model_fields)}"
+        raise AdvisorError("bad-option", f"{option}: {text!r} does not weigh each thing once.", hint)
+    return {name.strip(): weight.strip() for name, _, weight in pairs}
+
+
 def _choices(literal: Any) -> str:
     return "|".join(get_args(literal))
 
@@ -71,6 +92,7 @@ OPTIONS = (
     Option("--concurrency", "concurrency", "N", "requests at the same time (default 1)", _text),
     Option("--use-case", "use_case", _choices(UseCase), "what the model is for (default chat)", _word),
     Option("--priority", "priority", _choices(Priority), "what counts most (default balanced)", _word),
+    Option("--weights", "weights", "LIST", "your own weights instead, for example speed=3,quality=1", _weights),
     Option("--power", "power", "mains|battery", "what feeds the machine", _word),
     Option("--min-decode-tps", "min_decode_tps", "RATE", "at least so many tokens per second while answering", _text),
     Option("--max-ttft-ms", "max_ttft_ms", "MS", "at most so many milliseconds to the first token", _text),

@@ -78,11 +78,11 @@ def assert_within(part: Any, whole: Any) -> None:
 
 
 def test_a_saved_profile_already_says_its_memory(call, tmp_path: Path) -> None:
+    from knowledge.base import write_json
     from probes.declared import declared_profile
-    from probes.profile import save_profile
 
     path = tmp_path / "machine.json"
-    save_profile(declared_profile(ram_bytes=8 * 2**30, os="linux"), path)
+    write_json(path, declared_profile(ram_bytes=8 * 2**30, os="linux").as_json())
     assert call("plan", "--profile", str(path), "--json").document["hardware"]["origin"] == "loaded"
     assert call("plan", "--profile", str(path), "--ram", "4GB", "--json").document["error"]["code"] == "contradiction"
 

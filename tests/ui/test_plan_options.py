@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from advisor.constraints import Constraints
+from advisor.constraints import Constraints, Weights
 from knowledge.base import GIB, AdvisorError
 from ui.command import Parser
 from ui.plan_options import FLAGS, OPTIONS, add_constraints, constraints_from
@@ -31,6 +31,7 @@ GOOD: list[tuple[list[str], str, Any]] = [
     (["--framework", "llama.cpp"], "framework", "llama.cpp"),
     (["--precision", "Q4_K_M"], "precision", "Q4_K_M"),
     (["--kv-cache", "q8_0"], "kv_cache", "q8_0"),
+    (["--weights", "speed=3, quality=1"], "weights", Weights(speed=3, quality=1)),
     (["--top", "3"], "top", 3),
     (["--enterprise"], "enterprise", True),
     (["--cross-platform"], "cross_platform", True),
@@ -101,3 +102,18 @@ def test_a_described_machine_is_another_one(arguments: list[str]) -> None:
 )
 def test_what_is_asked_of_this_machine_is_not_another_one(arguments: list[str]) -> None:
     assert not describes_another(read(*arguments))
+
+
+@pytest.mark.parametrize(
+    "text", ["speed", "speed=", "speed=x", "speed=-1", "speed=1,speed=2", "luck=3", "=", "speed=inf"]
+)
+def test_weights_that_weigh_nothing_are_refused(text: str) -> None:
+    with pytest.raises(AdvisorError) as refused:
+        read("--weights", text)
+    assert refused.value.message.startswith("--weights:")
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("weights", [{}, {"speed": 0}, {"speed": 2, "quality": 6}])
+def test_weights_become_shares_of_one(weights: dict[str, float]) -> None:
+    assert sum(Weights(**weights).shares().values()) == pytest.approx(1)

@@ -16,7 +16,7 @@ SIDES = ("a_", "b_")
 def show() -> None:
     keep_answers()
     for prefix in SIDES:
-        st.session_state.setdefault(f"{prefix}machine", NAMED)
+        st.session_state.setdefault(f"{prefix}machine", HERE if prefix == SIDES[0] else NAMED)
         keep_answers(prefix)
     st.title("Two machines side by side", anchor=False)
     note("Model, use and limits are those of the first page.")

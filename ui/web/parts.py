@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from knowledge.base import AdvisorError, printable
 from ui.web import UPLOAD_MIB
 
+_ABOUT = {"unknown-precision": "--precision", "unknown-model": "MODEL"}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^=])")
 STYLE = """
 <style>
@@ -39,13 +40,22 @@ def plain(text: Any, limit: int = 600) -> str:
     return _MARKDOWN.sub(r"\\\1", printable(str(text), limit))
 
 
+def concerns(error: AdvisorError, *options: str) -> bool:
+    """Whether the error is about one of `options`: its sentence begins with one, or its code is of one."""
+    about = _ABOUT.get(error.code) or error.message.partition(":")[0].partition(" ")[0]
+    return about in options
+
+
 def problem(error: AdvisorError | None, *options: str) -> None:
     """The error, here if it is about one of `options`."""
-    if error is not None and any(option in f"{error.message} {error.hint}" for option in options):
+    if error is not None and concerns(error, *options):
         show_error(error)
 
 
 def show_error(error: AdvisorError) -> None:
+    if error.code == "unanswered":
+        st.info(plain(error.hint), icon=":material/edit:")
+        return
     st.error(f"{plain(error.message)}  \n{plain(error.hint)}", icon=":material/error:")
 
 
@@ -60,13 +70,18 @@ def picture(svg: str) -> None:
 
 def uploaded_json(label: str, key: str, read: Callable[[Any], Any], schema: str) -> None:
     """An upload that becomes `st.session_state[key]`; a refused one says why and changes nothing else."""
-    file = st.file_uploader(label, type=["json"], key=f"{key}_file", max_upload_size=UPLOAD_MIB)
+    widget = f"{key}_file{st.session_state.get('uploads', 0)}"  # a new number empties it
+    file = st.file_uploader(label, type=["json"], key=widget, max_upload_size=UPLOAD_MIB)
     if file is None:
         return
     try:
-        st.session_state[key] = _read_json(file.getvalue(), read, schema)
+        found = _read_json(file.getvalue(), read, schema)
     except AdvisorError as error:
         show_error(error)
+        return
+    if found != st.session_state[key]:
+        st.session_state[key] = found
+        st.rerun()
 
 
 def _read_json(data: bytes, read: Callable[[Any], Any], schema: str) -> Any:

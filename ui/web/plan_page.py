@@ -14,8 +14,8 @@ from ui import jobs
 from ui.command import Parser
 from ui.plan_options import add_constraints, constraints_from
 from ui.verbs_plan import make_plan
-from ui.web.parts import show_error, uploaded_json
-from ui.web.questions import HERE, Asked, asked, keep_answers, show_questions
+from ui.web.parts import concerns, show_error, uploaded_json
+from ui.web.questions import HERE, OPTIONS, Asked, asked, keep_answers, show_questions
 from ui.web.results import STATE_OF_OPTION, show_downloads, show_plan
 
 OPENED = "opened_plan"
@@ -35,7 +35,9 @@ def show() -> None:
                 st.button("Back to my answers", on_click=_close)
     with answer:
         if plan is None:
-            st.info("The plan appears here as soon as the answers on the left fit together.")
+            if error is not None and not concerns(error, *OPTIONS):
+                show_error(error)
+            st.info("The plan appears here as soon as the answers fit together.")
             return
         show_plan(plan, _answer)
         if plan["status"] == "ok":
@@ -88,6 +90,7 @@ def _checked_plan(document: dict[str, Any]) -> dict[str, Any]:
 
 def _close() -> None:
     st.session_state[OPENED] = None
+    st.session_state["uploads"] = st.session_state.get("uploads", 0) + 1
 
 
 def _answer(option: str, value: str) -> None:

@@ -18,7 +18,7 @@ from advisor.constraints import KvType, OsName, Priority, UseCase, VendorName
 from knowledge.base import AdvisorError
 from probes.profile import HardwareProfile
 from ui.web.choices import device_names, local_models, model_names
-from ui.web.parts import problem, uploaded_json
+from ui.web.parts import concerns, problem, uploaded_json
 
 HERE, NAMED, DESCRIBED, SAVED = "This machine", "A device", "A description", "A saved profile"
 ADVISE, CATALOGUE, HUB, FILE = "Recommend one", "Catalogue", "Hugging Face", "A file here"
@@ -39,6 +39,10 @@ TEXTS = {
     "max_ttft_ms": "--max-ttft-ms", "max_loss": "--max-quality-loss", "max_disk": "--max-disk",
     "precision": "--precision",
 }  # fmt: skip
+MACHINE_OPTIONS = ("--device", "--chip", "--ram", "--vram", "--os", "--profile", "--target", "--vendor")
+USE_OPTIONS = ("--use-case", "--priority", "--weights")
+OTHER_OPTIONS = ("--framework", "--kv-cache", "--power")
+OPTIONS = ("MODEL", *MACHINE_OPTIONS, *USE_OPTIONS, *OTHER_OPTIONS, *TEXTS.values())
 FLAGS = ("commercial", "offline", "enterprise", "cross_platform", "tasks")
 _LINK = re.compile(r"^https?://(?:www\.)?huggingface\.co/")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -84,12 +88,12 @@ def _machine_words(state: Mapping[str, Any], here: HardwareProfile | None) -> tu
     if state["machine"] == SAVED:
         if state["profile"] is None:
             raise AdvisorError(
-                "bad-option", "--profile is empty.", "upload a file saved by `advisor probe --save FILE`"
+                "unanswered", "--profile is empty.", "Upload a file saved by `advisor probe --save FILE`."
             )
         return words, state["profile"]
     if state["machine"] == NAMED:
         if not state["device"]:
-            raise AdvisorError("bad-option", "--device is empty.", "search for the device, or describe the machine")
+            raise AdvisorError("unanswered", "--device is empty.", "Search for the device by its name.")
         words += ["--device", state["device"]]
     typed = {"ram": "--ram", "vram": "--vram", "chip": "--chip"}
     for key, option in typed.items():
@@ -98,7 +102,9 @@ def _machine_words(state: Mapping[str, Any], here: HardwareProfile | None) -> tu
     if state["os"] != UNSAID:
         words += ["--os", state["os"]]
     if state["machine"] == DESCRIBED and not words:
-        raise AdvisorError("bad-option", "--ram is empty.", "say how much memory the machine has, or name its chip")
+        raise AdvisorError(
+            "unanswered", "--ram is empty.", "Say how much memory the machine has, or name its processor."
+        )
     return words, None
 
 
@@ -137,7 +143,7 @@ def show_questions(error: AdvisorError | None) -> None:
     if st.session_state["own_weights"]:
         for name in WEIGHTS:
             st.slider(name.capitalize(), 0, 10, key=f"weight_{name}")
-    problem(error, "--use-case", "--priority", "--weights")
+    problem(error, *USE_OPTIONS)
     with st.expander("4. Limits, if you have any", expanded=_concerns_limits(error)):
         _limits(error)
 
@@ -168,7 +174,7 @@ def show_machine(error: AdvisorError | None, prefix: str = "", title: str = "1. 
     target = st.selectbox("Where shall it run?", ["auto", "cpu", "gpu", "npu"], key=f"{prefix}target")
     if target == "npu" or st.session_state[f"{prefix}vendor"] != UNSAID:
         st.selectbox("Vendor of the NPU, GPU or chip", [UNSAID, *get_args(VendorName)], key=f"{prefix}vendor")
-    problem(error, "--device", "--chip", "--ram", "--vram", "--os", "--profile", "--target", "--vendor")
+    problem(error, *MACHINE_OPTIONS)
 
 
 def _file_question() -> None:
@@ -197,7 +203,7 @@ def _limits(error: AdvisorError | None) -> None:
     st.selectbox("Only this framework", [UNSAID, *(row.name for row in load_frameworks())], key="framework")
     st.selectbox("KV cache", [UNSAID, *get_args(KvType)], key="kv")
     st.selectbox("Power", [UNSAID, "mains", "battery"], key="power")
-    problem(error, "--framework", "--kv-cache", "--power")
+    problem(error, *OTHER_OPTIONS)
     st.checkbox("Only licences that allow commercial use", key="commercial")
     st.checkbox("Nothing may be downloaded", key="offline")
     st.checkbox("For a company: support, licences, provenance", key="enterprise")
@@ -206,4 +212,4 @@ def _limits(error: AdvisorError | None) -> None:
 
 
 def _concerns_limits(error: AdvisorError | None) -> bool:
-    return error is not None and any(option in error.message for option in TEXTS.values())
+    return error is not None and concerns(error, *TEXTS.values(), *OTHER_OPTIONS)

@@ -16,21 +16,21 @@ from ui.view_run import quantity
 from ui.web.parts import note, picture, plain, show_error
 
 Document = dict[str, Any]
+GOOD, BAD, OPEN, UNSURE = (
+    ":green[:material/check_circle:]", ":red[:material/cancel:]", ":material/radio_button_unchecked:",
+    ":orange[:material/help:]",
+)  # fmt: skip
+PAUSED = ":material/pause_circle:"
 ICONS = {
-    "running": "⏳",
-    "passed": "✅",
-    "failed": "❌",
-    "inconclusive": "❔",
-    "error": "❌",
-    "interrupted": "⏸",
-    "stopped": "⏸",
-}
+    "running": ":material/hourglass_top:", "passed": GOOD, "failed": BAD, "inconclusive": UNSURE, "error": BAD,
+    "interrupted": PAUSED, "stopped": PAUSED,
+}  # fmt: skip
 WORDS = {
     "running": "running", "passed": "passed every required gate", "failed": "failed a required gate",
     "inconclusive": "could not be judged", "error": "stopped at a failed step",
     "interrupted": "was interrupted; finished steps are kept", "stopped": "is not running; finished steps are kept",
 }  # fmt: skip
-MARKS = {"pass": "✅", "fail": "❌", "todo": "⬜", "unknown": "❔"}
+MARKS = {"pass": GOOD, "fail": BAD, "todo": OPEN, "unknown": UNSURE}
 
 
 def show() -> None:
@@ -74,7 +74,7 @@ def _watch(name: str) -> None:
 
 
 def _show_steps(steps: list[Document]) -> None:
-    marks = {"done": "✅", "cached": "✅", "failed": "❌", "skipped": "⬜"}
+    marks = {"done": GOOD, "cached": GOOD, "failed": BAD, "skipped": OPEN}
     for step in steps:
         took = f" :gray[{duration(step['seconds'])}]" if step.get("seconds") else ""
         st.markdown(f"{marks.get(step['state'], '')} {plain(step['title'])}{took}")
