@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from executors import report_sensitivity
 from executors.check import DETAILS, PHASES
 from executors.report_md import environment_value
 from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
@@ -45,12 +46,15 @@ class Part:
 
 def render(document: Mapping[str, Any]) -> str:
     """The page of a report document."""
+    groups = report_sensitivity.ranked(document.get("sensitivity"))
     return _page(
         "report.html.j2",
         report=document,
         summary=summary(document),
         rows=plot_rows(document),
         memory=memory_parts(document),
+        groups=groups,
+        about_groups=report_sensitivity.about(document["sensitivity"]) if groups else "",
         labels=LABELS,
         operators=OPERATORS,
         environment=[(k.replace("_", " "), environment_value(k, v)) for k, v in document["environment"].items()],

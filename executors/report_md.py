@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from executors import report_sensitivity
 from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
 from knowledge.base import format_bytes, printable
 
@@ -155,24 +156,14 @@ def _rungs(rungs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _sensitivity(found: Mapping[str, Any] | None) -> list[str]:
     """What each group of tensors lost alone, and which were lowered together."""
-    if not found or not found["measured"]:
-        return []
-    base, *lowered = found["measured"]
-    groups = (found["mix"] or {"groups": []})["groups"]
     rows = [
-        (
-            code(one["group"]),
-            f"{one['kl_divergence'] - base['kl_divergence']:.4f}",
-            format_bytes(base["tensor_bytes"] - one["tensor_bytes"]),
-            "yes" if one["group"] in groups else "no",
-        )
-        for one in lowered
+        (code(one.name), f"{one.nats_added:.4f}", format_bytes(one.bytes_saved), "yes" if one.lowered else "no")
+        for one in report_sensitivity.ranked(found)
     ]
-    about = (
-        f"Each group of tensors lowered alone from {code(found['base'])} ({base['kl_divergence']:.4f} nats) to "
-        f"{code(found['lower'])}, on {found['tokens']} tokens of the calibration text."
-    )
-    return ["## Sensitivity", "", about, "", *table(("group", "nats added", "saved", "lowered"), rows)]
+    if found is None or not rows:
+        return []
+    header = ("group", "nats added", "saved", "lowered")
+    return ["## Sensitivity", "", escape(report_sensitivity.about(found)), "", *table(header, rows)]
 
 
 def _files(artifact: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,6 @@ from executors import closing, packaging, report
 from executors.executor import Event, Executor, executor_for
 from executors.folder import (
     RunFolder,
-    existing_folder,
     locked,
     open_folder,
     read_status,
@@ -108,11 +107,6 @@ def _begin(
         total=len(jobs.shared) + len(jobs.rungs[0]) + 1,
     )
     return _Run(folder, plan, work, jobs, identity, escalate, steps, previous)
-
-
-def resume_run(run_dir: Path, **options: Any) -> dict[str, Any]:
-    """`run_plan`, with its options, of the plan that `run_dir` holds."""
-    return run_plan(load_plan(existing_folder(run_dir).path("plan.json")), run_dir, **options)
 
 
 def _write_plan(folder: RunFolder, plan: Plan) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knowledge.base import AdvisorError, read_json, write_json
+from knowledge.base import AdvisorError, read_json
 
 SCHEMA: Final = "advisor.hardware/1"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fake_run import MACHINE, MEMORY, QUALITY, FakeExecutor, fake_model, fake_plan
 
-from advisor.plan import Plan, Rung
-from executors.runner import resume_run, run_plan
+from advisor.plan import Plan, Rung, load_plan
+from executors.runner import run_plan
 from executors.schedule import schedule
 from knowledge.base import AdvisorError
 from ui.view_run import show_report
@@ -83,7 +83,7 @@ def test_a_finished_measurement_is_kept_by_the_next_run(tmp_path: Path, executor
     folder = tmp_path / "run"
     run_plan(plan_with_measured_rung(tmp_path), folder, machine=MACHINE, executor=executor, escalate=True)
     executor.ran.clear()
-    report = resume_run(folder, machine=MACHINE, executor=executor, escalate=True)
+    report = run_plan(load_plan(folder / "plan.json"), folder, machine=MACHINE, executor=executor, escalate=True)
     assert executor.ran == []
     assert report["precision"] == MIX["precision"]
 

@@ -20,11 +20,11 @@ import pytest
 
 from advisor.constraints import Constraints
 from advisor.decide import make_plan
-from advisor.plan import BenchmarkSettings, Plan, ValidateSettings
+from advisor.plan import BenchmarkSettings, Plan, ValidateSettings, load_plan
 from executors.check import check_run
 from executors.executor import Task, Watch
 from executors.openvino import OpenVino
-from executors.runner import resume_run, run_plan
+from executors.runner import run_plan
 from knowledge.models import embedded_model
 from probes.declared import declared_profile
 
@@ -210,7 +210,7 @@ def test_a_run_that_is_killed_while_it_compresses_goes_on(home: Path, tmp_path: 
     process.wait()
     status = begun[0]
     assert json.loads(status.read_text())["status"] == "running"
-    report = resume_run(folder, machine=MACHINE)
+    report = run_plan(load_plan(folder / "plan.json"), folder, machine=MACHINE)
     states = {step["id"]: step["status"] for step in report["steps"] if step["rung"] in (None, 0)}
     assert (states["acquire"], states["reference"], states["quantize"]) == ("cached", "cached", "done")
     assert not list(folder.rglob("*.partial"))

@@ -213,3 +213,18 @@ def test_an_unknown_licence_is_said_and_never_invented(documents: dict[str, Any]
     assert "\nlicense" not in card
     assert "Licence: unknown" in card
     assert '\nlicense: "apache-2.0"' in model_card(documents["passed"])
+
+
+def test_groups_of_tensors_are_ranked_by_what_a_saved_byte_costs(documents: dict[str, Any]) -> None:
+    measured = [
+        {"group": group, "tensor_bytes": size, "kl_divergence": nats}
+        for group, size, nats in [("", 1000, 0.004), ("attn_v", 900, 0.024), ("ffn_gate", 500, 0.010)]
+    ]
+    found = {"base": "Q8_0", "lower": "Q5_0", "tokens": 1024, "measured": measured, "mix": {"groups": ["ffn_gate"]}}
+    page = report_html.render({**documents["passed"], "sensitivity": found})
+    assert page.index("ffn_gate</strong>, lowered") < page.index("attn_v</strong>")
+    assert 'aria-label="ffn_gate: 6 % of the largest divergence per byte saved"' in page
+    assert 'aria-label="attn_v: 100 % of the largest' in page
+    text = report_md.render({**documents["passed"], "sensitivity": found})
+    assert "| `ffn_gate` | 0.0060 | 500 B | yes |" in text
+    assert "Sensitivity" not in report_html.render(documents["passed"])

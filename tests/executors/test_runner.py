@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from fake_run import MACHINE, FakeExecutor, fake_model, fake_plan
 
+from advisor.plan import load_plan
 from executors import history
 from executors.folder import RunFolder, locked
-from executors.runner import resume_run, run_plan
+from executors.runner import run_plan
 from knowledge.base import AdvisorError
 
 MIX = "Q8_0+ffn_gate=Q5_0"
@@ -95,7 +96,7 @@ def test_a_failed_step_is_reported_and_the_run_goes_on_after_it(
     assert report["error"]["message"] == "It broke."
     assert statuses(report)["smoke"] == "failed"
     executor.fail, executor.ran = {}, []
-    report = resume_run(tmp_path / "run", machine=MACHINE, executor=executor)
+    report = run_plan(load_plan(tmp_path / "run" / "plan.json"), tmp_path / "run", machine=MACHINE, executor=executor)
     assert report["status"] == "passed"
     assert "quantize" not in executor.ran
     assert {step["id"]: step["attempts"] for step in report["steps"]}["smoke"] == 2

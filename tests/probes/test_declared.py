@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_leaves import without_source
 
-from knowledge.base import EXIT_BAD_INPUT, EXIT_NEEDS_INPUT, GIB, AdvisorError
+from knowledge.base import EXIT_BAD_INPUT, EXIT_NEEDS_INPUT, GIB, AdvisorError, write_json
 from probes.declared import declared_profile
 from knowledge.base import write_json
 from probes.profile import HardwareProfile, load_profile

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from profile_leaves import without_source
 
+from knowledge.base import write_json
 from probes.probe import fingerprint, probe_machine
-from probes.profile import HardwareProfile, load_profile, save_profile
+from probes.profile import HardwareProfile, load_profile
 from probes.reader import LiveReader, ReplayReader
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -42,7 +43,7 @@ def test_every_value_has_a_source_and_every_gpu_its_memory(name: str, tmp_path: 
     assert profile.main_memory is not None
     assert profile.toolchains == (), "toolchains are this machine's"
     assert profile.main_memory.measured_bandwidth_gbs is None, "only this machine is measured"
-    save_profile(profile, tmp_path / "profile.json")
+    write_json(tmp_path / "profile.json", profile.as_json())
     assert load_profile(tmp_path / "profile.json") == profile.model_copy(update={"origin": "loaded"})
 
 
