@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := @$(PYTHON) scripts/bootstrap.py
 
-.PHONY: help quickstart test test-slow lint docs clean
+.PHONY: help quickstart ui screenshots test test-slow lint docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
@@ -16,8 +16,16 @@ test:  ## the fast tests; needs no framework and compiles nothing
 	$(INSTALL) test
 	$(BIN)/python -m pytest
 
-test-slow:  ## real conversions, kills and fuzzing with llama.cpp
-	$(INSTALL) test llamacpp
+ui:  ## the web page
+	$(INSTALL) llamacpp ui
+	$(BIN)/advisor ui
+
+screenshots:  ## take the pictures of the documentation anew, with the real page and a real run
+	$(INSTALL) test llamacpp ui browser
+	ADVISOR_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m slow tests/ui/test_browser.py -k newcomer
+
+test-slow:  ## real conversions, kills, fuzzing with llama.cpp, and the page in a browser where there is Chromium
+	$(INSTALL) test llamacpp ui mcp browser
 	$(BIN)/python -m pytest -m slow
 
 lint:  ## ruff and mypy

@@ -32,6 +32,8 @@ COMMANDS = {
     "ui": ("ui.verbs_ui", "the web page: the questionnaire, runs with live progress, history"),
     "knowledge": ("ui.verbs_info", "what advisor knows, and where from"),
     "toolchain": ("ui.verbs_toolchain", "the frameworks' isolated environments: list, install, check"),
+    "mcp": ("ui.verbs_ui", "the same for coding agents: an MCP server on standard input and output"),
+    "completion": ("ui.verbs_ui", "the completion script of a shell: bash, zsh or fish"),
     "doctor": ("ui.verbs_info", "diagnosis of this installation"),
 }
 
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     as_json = "--json" in arguments
     try:
-        answer = _answer(arguments)
+        answer = answer_to(arguments)
         _print(answer, as_json)
         answer.afterwards()
     except (Exception, KeyboardInterrupt) as error:
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return answer.exit_code
 
 
-def _answer(arguments: list[str]) -> Answer:
+def answer_to(arguments: list[str]) -> Answer:
+    """What the command that `arguments` name answers; nothing is printed. Raises AdvisorError."""
     name = arguments[0] if arguments else "--help"
     if name in ("--help", "-h", "help"):
         return Answer({"commands": {command: summary for command, (_, summary) in COMMANDS.items()}}, _show_help)

@@ -1,4 +1,4 @@
-"""ui: serve the web page on this machine, and open it."""
+"""ui, mcp and completion: the other faces: a web page, a server for coding agents, a shell that knows the options."""
 
 from __future__ import annotations
 
@@ -49,6 +49,42 @@ def ui(arguments: argparse.Namespace) -> Answer:
         print(f"advisor is at {url}\nPress Ctrl-C to stop it. Runs that were started go on.")
 
     return Answer({"schema": "advisor.ui/1", "url": url, "pid": server.pid}, show, afterwards=lambda: _serve(server))
+
+
+def mcp_options(parser: Parser) -> None:
+    parser.epilog = "With --json it lists its tools and ends."
+
+
+def mcp(arguments: argparse.Namespace) -> Answer:
+    """Serve the tools over standard input and output until the agent leaves."""
+    if importlib.util.find_spec("mcp") is None:
+        hint = "install it with: pip install 'edge-advisor[mcp]'"
+        raise AdvisorError("no-mcp", "The MCP server needs mcp, which is not installed.", hint, EXIT_TOOLCHAIN_MISSING)
+    from ui.mcp_server import server
+
+    made = server()
+    if not arguments.json:
+        made.run()
+        return Answer({}, lambda: None)
+    import asyncio
+
+    tools = [{"name": tool.name, "description": tool.description} for tool in asyncio.run(made.list_tools())]
+    return Answer({"schema": "advisor.mcp/1", "tools": tools}, lambda: None)
+
+
+def completion_options(parser: Parser) -> None:
+    parser.add_argument("shell", metavar="bash|zsh|fish", help="write its completion script to standard output")
+
+
+def completion(arguments: argparse.Namespace) -> Answer:
+    from ui.completion import SHELLS, script
+
+    if arguments.shell not in SHELLS:
+        hint = "write `advisor completion bash`, and load it with: source <(advisor completion bash)"
+        raise AdvisorError("bad-option", f"advisor completion: {arguments.shell!r} is no shell it knows.", hint)
+    text = script(arguments.shell)
+    document = {"schema": "advisor.completion/1", "shell": arguments.shell, "script": text}
+    return Answer(document, lambda: print(text, end=""))
 
 
 def _command(port: int) -> list[str]:
