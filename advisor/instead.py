@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advisor import rank
+from advisor.candidates import Option
 from advisor.constraints import Constraints
 from advisor.judging import Lost
 from advisor.memory import budget
@@ -39,8 +40,9 @@ def ways_instead(
     sized = [one for one in lost if one.size]
     found: list[dict[str, Any]] = []
 
-    def tries(change: str, different: Constraints, other: ModelSpec = model) -> bool:
-        best = rank.order(search(different, (other,)).survivors, different, top=1)
+    def tries(change: str, different: Constraints, other: ModelSpec = model, *, sound: bool = False) -> bool:
+        survivors = search(different, (other,)).survivors
+        best = rank.order([j for j in survivors if not (sound and _ultra_low(j.option))], different, top=1)
         if best:
             found.append(_way(change, rank.recommendation(1, best[0])))
         return bool(best)
@@ -54,7 +56,7 @@ def ways_instead(
     if request.precision is None and sized and (fewer := _fewest_bits(sized)):
         tries(f"with --precision {fewer}", request.model_copy(update={"precision": fewer}))
     relatives = _relatives(model, sized)
-    any(tries(f"a smaller model of the family, {other.name}", request, other) for other in relatives)
+    any(tries(f"a smaller model of the family, {other.name}", request, other, sound=True) for other in relatives)
     if not found and (asked := [*insisted, *(["context"] if request.context else [])]):
         free_request = request.model_copy(update=insisted | {"context": None})
         words = _without(asked)
@@ -109,7 +111,8 @@ def _relatives(model: ModelSpec, sized: Sequence[Lost]) -> list[ModelSpec]:
 
 def _more_memory(profile: HardwareProfile, sized: Sequence[Lost]) -> list[dict[str, Any]]:
     """The smallest usual memory in which the option that came closest would fit."""
-    nearest = min(sized, key=lambda one: (one.shortfall, one.key), default=None)
+    sound = [one for one in sized if one.option and not _ultra_low(one.option)]
+    nearest = min(sound or sized, key=lambda one: (one.shortfall, one.key), default=None)
     if nearest is None or not nearest.shortfall or nearest.option is None or nearest.size is None:
         return []
     option, need = nearest.option, nearest.size.need.total_bytes
@@ -125,6 +128,10 @@ def _more_memory(profile: HardwareProfile, sized: Sequence[Lost]) -> list[dict[s
             text = f"{change[:1].upper()}{change[1:]}: {runs}, {format_bytes(need)} needed."
             return [{"change": change, "text": text, "recommendation": None}]
     return []
+
+
+def _ultra_low(option: Option) -> bool:
+    return option.precision.precision_class == "ultra-low"
 
 
 def _way(change: str, best: dict[str, Any]) -> dict[str, Any]:

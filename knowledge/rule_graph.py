@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -159,6 +159,9 @@ def dot(graph: Graph, path: Path | None = None) -> str:
         label = f" [label={_dot_text(_wrapped(edge.label))}]" if edge.label else ""
         lines.append(f"  {names[edge.source]} -> {names[edge.target]}{label};")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+FORMS: dict[str, Callable[[Graph], str]] = {"mermaid": mermaid, "dot": dot}
 
 
 def _dot_text(text: str) -> str:

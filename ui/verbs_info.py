@@ -44,6 +44,8 @@ COLUMNS = {
         "words": "what it is",
     },
     "rules": {"id": "rule", "effect": "effect", "condition": "when", "text": "words"},
+    "claims": {"id": "id", "verdict": "verdict", "claim": "the course says", "ours": "we say"},
+    "course": {"kind": "kind", "name": "name", "says": "the course says", "verdict": "verdict"},
     "sources": {"id": "source", "title": "title", "where": "where", "version": "version", "licence": "licence"},
 }
 
@@ -51,6 +53,7 @@ COLUMNS = {
 def knowledge_options(parser: Parser) -> None:
     parser.add_argument("topic", metavar="|".join(COLUMNS), help="what to list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this row in full")
+    parser.value("--graph", "mermaid|dot", "of the rules: print the decision tree as a graph for that program")
 
 
 def knowledge(arguments: argparse.Namespace) -> Answer:
@@ -58,12 +61,14 @@ def knowledge(arguments: argparse.Namespace) -> Answer:
     if topic not in COLUMNS:
         hint = f"{nearest(topic, list(COLUMNS))}write one of {', '.join(COLUMNS)}"
         raise AdvisorError("bad-option", f"advisor knowledge has no {topic!r}.", hint)
-    rows = _rows(topic) if arguments.name is None else [_row(topic, arguments.name)]
+    if arguments.graph is not None:
+        return _graph(topic, arguments.graph)
+    rows = _rows(topic) if arguments.name is None else _found(topic, arguments.name)
 
     def show() -> None:
         from ui.view_info import show_record, show_rows, show_rules
 
-        if arguments.name is not None:
+        if arguments.name is not None and len(rows) == 1:
             show_record(rows[0])
         elif topic == "rules":
             show_rules(rows)
@@ -71,6 +76,39 @@ def knowledge(arguments: argparse.Namespace) -> Answer:
             show_rows(COLUMNS[topic], rows)
 
     return Answer({"schema": "advisor.knowledge/1", "topic": topic, "rows": rows}, show)
+
+
+def _graph(topic: str, form: str) -> Answer:
+    """The decision tree, drawn by another program; with --json its nodes and edges besides."""
+    from knowledge.rule_graph import FORMS, graph_of
+    from knowledge.rules import load_rules
+
+    if topic != "rules":
+        raise AdvisorError("bad-option", f"advisor knowledge {topic} has no graph.", "write: advisor knowledge rules")
+    if form not in FORMS:
+        hint = f"{nearest(form, list(FORMS))}write --graph {'|'.join(FORMS)}"
+        raise AdvisorError("bad-option", f"--graph: {form!r} is not one of {', '.join(FORMS)}.", hint)
+    graph = graph_of(load_rules())
+    text = FORMS[form](graph)
+    document = {
+        "schema": "advisor.knowledge/1",
+        "topic": topic,
+        "graph": {"form": form, "text": text, **graph.as_json()},
+    }
+    return Answer(document, lambda: print(text, end=""))
+
+
+def _found(topic: str, name: str) -> list[dict[str, Any]]:
+    """The row of that name; of the course's claims also all of a topic, a verdict or a kind."""
+    if topic in ("claims", "course"):
+        rows = [
+            row
+            for row in _rows(topic)
+            if name.lower() in {str(row.get(key, "")).lower() for key in ("id", "name", "topic", "kind", "verdict")}
+        ]
+        if rows:
+            return rows
+    return [_row(topic, name)]
 
 
 def _rows(topic: str) -> list[dict[str, Any]]:
@@ -94,6 +132,14 @@ def _rows(topic: str) -> list[dict[str, Any]]:
         from knowledge.sources import load_sources
 
         return [_plain(row) for row in load_sources()]
+    if topic == "claims":
+        from knowledge.course import load_claims
+
+        return [_plain(row) for row in load_claims()]
+    if topic == "course":
+        from knowledge.course import course_rows
+
+        return [dict(row) for row in course_rows()]
     from knowledge.rules import describe, load_rules
 
     shown = ("id", "node", "stage", "effect", "text", "change", "weight", "source", "file")
@@ -110,7 +156,7 @@ def _row(topic: str, name: str) -> dict[str, Any]:
 
         return _model(find_model(name))
     rows = _rows(topic)
-    key = "id" if topic in ("rules", "sources") else "name"
+    key = "id" if topic in ("rules", "sources", "claims") else "name"
     for row in rows:
         if name.lower() in (row[key].lower(), *(alias.lower() for alias in row.get("aliases", ()))):
             return row

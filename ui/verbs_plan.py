@@ -53,15 +53,19 @@ def plan_options(parser: Parser) -> None:
     add_constraints(parser)
     parser.value("--out", "FILE", "also write the plan there, for `advisor run FILE`")
     parser.flag("--explain", "show the path through the decision tree and every rejection")
+    parser.value("--compare", "course", "also show what the course's tree would recommend, and why we depart")
     parser.flag("--schema", "print the JSON Schema of a plan and nothing else")
 
 
 def plan(arguments: argparse.Namespace) -> Answer:
     if arguments.schema:
         return _schema()
+    if arguments.compare not in (None, "course"):
+        hint = "write --compare course"
+        raise AdvisorError("bad-option", f"--compare: {arguments.compare!r} is nothing to compare with.", hint)
     constraints = constraints_from(arguments)
     target = _target(arguments.out, "--out", "advisor.plan/1")
-    document = make_plan(constraints)
+    document = make_plan(constraints, compare=arguments.compare)
     if target is not None:
         write_json(target, document)
 
@@ -73,7 +77,9 @@ def plan(arguments: argparse.Namespace) -> Answer:
     return Answer(document, show, EXIT_OF_STATUS[document["status"]])
 
 
-def make_plan(constraints: Constraints, profile: HardwareProfile | None = None) -> dict[str, Any]:
+def make_plan(
+    constraints: Constraints, profile: HardwareProfile | None = None, *, compare: str | None = None
+) -> dict[str, Any]:
     """The plan document: reads what the decision needs (model, and the machine unless it is given) and decides."""
     from advisor.contradictions import refuse_contradictions
     from advisor.decide import make_plan as decide
@@ -91,7 +97,7 @@ def make_plan(constraints: Constraints, profile: HardwareProfile | None = None) 
 
         return unclear_machine(constraints, error)
     cost_model, troubles = _cost_model(profile)
-    document = decide(constraints, profile, model, extra_rules=_site_rules(), cost_model=cost_model)
+    document = decide(constraints, profile, model, extra_rules=_site_rules(), cost_model=cost_model, compare=compare)
     document["warnings"] += troubles
     return document
 

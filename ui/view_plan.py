@@ -20,6 +20,8 @@ def show_plan(plan: Document, *, explain: bool = False, out: str | None = None) 
     screen = console()
     shown = {"ok": _show_ok, "needs_input": _show_question, "infeasible": _show_infeasible}[plan["status"]]
     shown(screen, plan)
+    if plan.get("course"):
+        _show_course(screen, plan["course"])
     _show_notes(screen, plan)
     if explain:
         _show_trace(screen, plan)
@@ -162,10 +164,30 @@ def _show_infeasible(screen: Console, plan: Document) -> None:
         bullets(
             screen, [safe(nearest["text"]), *([f"It would do {safe(nearest['change'])}."] if nearest["change"] else [])]
         )
+    if plan.get("instead"):
+        heading(screen, "What would do instead")
+        bullets(screen, (safe(way["text"]) for way in plan["instead"]))
+        return
     changes = dict.fromkeys(row["change"] for row in plan["rejected"] if row.get("change"))
     if changes:
         heading(screen, "What would have to change")
         bullets(screen, map(safe, list(changes)[:5]))
+
+
+def _show_course(screen: Console, course: Document) -> None:
+    heading(screen, "What the course would say")
+    tree, matrix = course["tree"], course["matrix"]
+    row = f"{safe(matrix['first'])}, then {safe(matrix['second'])} ({safe(matrix['words'])})" if matrix else "no row"
+    verdict = "[green]the same framework[/green]" if course["agrees"] else "[yellow]we depart[/yellow]"
+    pairs(
+        screen,
+        [
+            ("its tree", f"{safe(tree['framework'])}, {safe(tree['recipe'])}: {safe(tree['words'])}"),
+            ("its matrix", row),
+            ("we say", f"{safe(course['ours'])}: {verdict}"),
+        ],
+    )
+    bullets(screen, (f"{safe(reason['text'])} [dim]({safe(reason['source'])})[/dim]" for reason in course["why"]))
 
 
 def _show_notes(screen: Console, plan: Document) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from planning import plan
 
 from advisor.constraints import Constraints
 from advisor.decide import make_plan
@@ -14,23 +15,11 @@ from advisor.plan import Plan
 from knowledge.base import AdvisorError
 from knowledge.matrix import load_backends
 from knowledge.models import embedded_model, find_model, load_models
-from knowledge.records import ModelSpec
 from probes.declared import declared_profile
 
 GIB = 2**30
 CHIPS = ["RTX 4090", "RX 7900 XTX", "Apple M2", "Core Ultra 7 155H", "Ryzen AI 9 HX 370", "Snapdragon X Elite", None]
 MODELS = ["Llama-3.2-1B-Instruct", "Qwen2.5-1.5B-Instruct", "Llama-3.1-8B-Instruct", "Qwen3-30B-A3B", None]
-
-
-def plan(model: ModelSpec | str | None = None, **request: Any) -> dict[str, Any]:
-    if isinstance(model, str):
-        model = find_model(model)
-    asked = Constraints(model=model.name if model else None, **request)
-    profile = declared_profile(
-        ram_bytes=asked.ram_bytes, vram_bytes=asked.vram_bytes, chip=asked.chip, device=asked.device,
-        vendor=asked.vendor, os=asked.os, target=asked.target, power=asked.power,
-    )  # fmt: skip
-    return make_plan(asked, profile, model)
 
 
 def names(document: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -61,7 +61,7 @@ def test_every_topic_has_rows_and_a_view(call, topic: str) -> None:
     document = call("knowledge", topic, "--json").document
     assert document["topic"] == topic
     assert document["rows"]
-    key = "id" if topic in ("rules", "sources") else "name"
+    key = "id" if topic in ("rules", "sources", "claims") else "name"
     name = document["rows"][0][key]
     assert name in "".join(call("knowledge", topic).out.split()) or name.split()[0] in call("knowledge", topic).out
     assert call("knowledge", topic, name).code == 0
@@ -73,7 +73,7 @@ def test_names_are_found_in_their_usual_spellings(call, topic: str, name: str) -
 
 
 def test_every_row_says_where_it_is_from(call) -> None:
-    for topic in ("models", "devices", "precisions", "frameworks", "rules"):
+    for topic in ("models", "devices", "precisions", "frameworks", "rules", "claims"):
         assert all(row["source"] for row in call("knowledge", topic, "--json").document["rows"]), topic
 
 
@@ -101,3 +101,33 @@ def test_doctor_raw_is_a_fixture_for_the_probes(call) -> None:
 
     raw = call("doctor", "--raw", "--json").document["raw"]
     assert probe_machine(reader=ReplayReader(raw)).cpu.arch == probe_machine(bench=False).cpu.arch
+
+
+def test_the_decision_tree_is_printed_for_other_programs(call) -> None:
+    assert call("knowledge", "rules", "--graph", "mermaid").out.startswith("flowchart TD\n")
+    graph = call("knowledge", "rules", "--graph", "dot", "--json").document["graph"]
+    assert graph["text"].startswith("digraph")
+    assert {"memory.fits", "ranked"} <= {node["id"] for node in graph["nodes"]}
+
+
+@pytest.mark.parametrize("arguments", [("models", "--graph", "dot"), ("rules", "--graph", "png")])
+def test_what_has_no_graph_is_refused(call, arguments: tuple[str, ...]) -> None:
+    result = call("knowledge", *arguments)
+    assert result.code == 2
+    assert "hint:" in result.err
+
+
+def test_claims_are_found_by_number_topic_and_verdict(call) -> None:
+    (row,) = call("knowledge", "claims", "B9", "--json").document["rows"]
+    assert (row["verdict"], row["source"]) == ("wrong", "llamacpp-quantize")
+    wrong = call("knowledge", "claims", "wrong", "--json").document["rows"]
+    assert {row["verdict"] for row in wrong} == {"wrong"}
+    assert len(call("knowledge", "claims", "MLX", "--json").document["rows"]) == 12
+    assert call("knowledge", "claims", "no such").code == 2
+    assert "62.5 %" in call("knowledge", "claims", "B9").out
+
+
+def test_the_course_s_matrix_is_shown_with_the_verdict(call) -> None:
+    rows = {row["name"]: row for row in call("knowledge", "course", "platform", "--json").document["rows"]}
+    assert rows["nvidia"]["verdict"] == "wrong"
+    assert "openvino" in rows["intel"]["says"]
