@@ -25,7 +25,12 @@ STYLE = """
   padding: .15rem 0 .55rem 1rem; position: relative; } .path li::before { content: ""; position: absolute; left: -.5rem;
   top: .5rem; width: .75rem; height: .75rem; border-radius: 50%; background: var(--one); }
 .path li.off { border-left-style: dashed; opacity: .75; } .path li.off::before { background: var(--four); }
-.soft { opacity: .75; font-size: .9rem; }
+.path ul { list-style: none; margin: .3rem 0 .4rem; padding: 0; display: flex; flex-wrap: wrap; gap: .35rem; }
+.path ul li { border: 0; margin: 0; padding: 0; } .path ul li::before { display: none; }
+.path summary { list-style: none; } .path summary span { border-radius: .8rem; padding: .05rem .7rem; cursor: pointer;
+  border: 1px solid var(--four); } .path .lit > details > summary span { background: #1f5f9e; color: #fff; border: 0; }
+.path .lost > details > summary span { border-color: var(--bad); } .path details p { margin: .3rem 0 .3rem 1rem; }
+.soft { font-size: .9rem; }
 </style>
 """
 

@@ -12,9 +12,12 @@ from typing import Any
 import streamlit as st
 
 from executors.plots import Interval, Point, intervals, memory_bar, pareto
+from knowledge.rule_graph import graph_of
+from knowledge.rules import load_rules
 from ui.command import to_json
 from ui.terminal import duration, gib, interval, share
 from ui.web.parts import note, picture, plain, safe
+from ui.web.tree import tree_html
 
 Document = dict[str, Any]
 PARTS = (("Weights", "weights_bytes"), ("KV cache", "kv_bytes"), ("Runtime", "overhead_bytes"))
@@ -95,11 +98,8 @@ def _show_why(plan: Document) -> None:
     for reason in best["reasons"]:
         st.markdown(f"- {plain(reason['text'])} :gray[{plain(reason['rule'])}]")
     st.markdown("**The path through the decision tree**")
-    items = "".join(
-        f"<li><b>{safe(row['node'])}</b> → {safe(row['branch'])}<br><span class='soft'>{safe(row['value'])}</span></li>"
-        for row in plan["trace"]
-    )
-    st.html(f"<ol class='path'>{items}</ol>")
+    note("Lit: what holds for the recommendation. The others open to say why not.")
+    st.html(tree_html(graph_of(load_rules()), plan))
     quality = best["quality"]
     note(f"Quality: {plain(quality['metric'])}; {plain(quality['basis'])}, {plain(quality['source'])}")
     if best["memory"].get("parts"):
