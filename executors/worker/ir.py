@@ -95,8 +95,11 @@ def compress(model: ov.Model, passes: Sequence[Mapping[str, Any]], samples: Sequ
     os.environ.setdefault("NNCF_CI", "1")  # NNCF's switch for its telemetry: off
     import nncf
 
+    named: list[Any] = [one for one in vars(nncf.errors).values() if isinstance(one, type)]
+    refusals: Any = tuple(one for one in named if issubclass(one, Exception))
     for number, step in enumerate(passes):
         progress(number, len(passes), f"compressing to {step['mode']}")
+        _name_apart(model)
         parts = step.get("parts") or []
         others = [w.name for w in weights_of(model) if parts and not any(part in w.name for part in parts)]
         if parts and len(others) == len(weights_of(model)):
@@ -115,10 +118,20 @@ def compress(model: ov.Model, passes: Sequence[Mapping[str, Any]], samples: Sequ
                 options["subset_size"] = len(samples)
         try:
             model = nncf.compress_weights(model, **options)
-        except (nncf.ValidationError, nncf.errors.InvalidGroupSizeError, RuntimeError, ValueError) as error:
+        except (*refusals, RuntimeError, ValueError) as error:
             words = " ".join(str(error).split())[:300].rstrip(".")
             raise WorkerError("compress-failed", f"NNCF cannot compress the weights: {words}.") from error
     return model
+
+
+def _name_apart(model: ov.Model) -> None:
+    """Give each node a name of its own, as NNCF needs it: what a pass adds may be called as what the file brought."""
+    seen: set[str] = set()
+    for node in model.get_ordered_ops():
+        name = node.get_friendly_name()
+        if name in seen:
+            node.set_friendly_name(f"{name}_{len(seen)}")
+        seen.add(node.get_friendly_name())
 
 
 def look(model: ov.Model) -> list[dict[str, Any]]:

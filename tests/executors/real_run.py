@@ -1,4 +1,4 @@
-"""A run of the embedded model with the real llama.cpp: `python real_run.py FOLDER`, escalating from Q8_0 to a mix."""
+"""Runs of the embedded model with a real framework. `python real_run.py FOLDER`: llama.cpp, from Q8_0 to a mix."""
 
 from __future__ import annotations
 
@@ -9,13 +9,34 @@ from pathlib import Path
 
 from fake_run import fake_plan
 
-from advisor.plan import BenchmarkSettings, ChecklistItem, ModelSource, Plan
+from advisor.constraints import Constraints
+from advisor.decide import make_plan
+from advisor.plan import BenchmarkSettings, ChecklistItem, ModelSource, Plan, ValidateSettings
 from executors.runner import run_plan
+from knowledge.models import embedded_model
+from knowledge.records import ModelSpec
+from probes.declared import declared_profile
 from probes.profile import CPU, HardwareProfile, MemoryPool
 
 MIX = "Q8_0+ffn_gate=Q5_0"
 BYTES = {"Q8_0": 144_811_072, MIX: 134_857_792}  # measured with llama-cpp-python 0.3.36
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def small_plan(framework: str, precision: str, blocks: int, model: ModelSpec | None = None) -> Plan:
+    """`precision` first, its ladder next; timed once, scored on `blocks` blocks of the text."""
+    machine = declared_profile(ram_bytes=8 * 2**30, vendor="intel", os="linux", target="cpu")
+    spec = model or embedded_model()
+    named = "embedded" if model is None else model.path
+    asked = Constraints(model=named, framework=framework, target="cpu", precision=precision)
+    plan = Plan.model_validate(make_plan(asked, machine, spec))
+    assert plan.plan is not None
+    for step in plan.plan.steps:
+        if isinstance(step.settings, BenchmarkSettings):
+            step.settings.pairs, step.settings.decode_tokens = 1, 8
+        elif isinstance(step.settings, ValidateSettings):
+            step.settings.blocks = blocks
+    return plan
 
 
 def real_plan() -> Plan:

