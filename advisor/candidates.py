@@ -12,11 +12,12 @@ from functools import lru_cache
 
 from advisor.constraints import Constraints
 from advisor.engines import Engine
+from advisor.limits import cache_facts, place_facts
 from advisor.memory import Budget
 from advisor.walk import Facts, Level
 from knowledge.base import AdvisorError
 from knowledge.matrix import Backend, Limit, architecture_served, load_limits, rows_for, systems_of_backend
-from knowledge.precisions import overrides_of, resolve_precision, uses_imatrix
+from knowledge.precisions import overrides_of, resolve_precision, stored_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import undividable_row, weights
 from probes.profile import HardwareProfile
@@ -90,6 +91,7 @@ def plan_facts(request: Constraints, profile: HardwareProfile) -> Facts:
         "asked_precision": request.precision,
         "asked_context": request.context,
         "kv_cache": request.kv_cache,
+        "concurrency": request.concurrency,
         "max_disk_bytes": request.max_disk_bytes,
         "min_decode_tps": request.min_decode_tps,
         "max_ttft_ms": request.max_ttft_ms,
@@ -122,6 +124,7 @@ def backend_facts(base: Facts, engine: Engine, row: Backend, profile: HardwarePr
         "generation_served": row.serves_generation(engine.generation),
         "cpu_has_avx2": "avx2" in isa if x86 else None,
         "cpu_has_sse42": "sse4_2" in isa or "avx" in isa if x86 else None,
+        **place_facts(engine, row, profile),
     }
 
 
@@ -180,9 +183,14 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
             "model_layers": spec.layers,
             "max_context": limit.max_context,
             "max_params_b": limit.max_params_b,
+            "max_concurrency": limit.max_concurrency,
+            "max_allocation_bytes": limit.max_allocation_bytes,
+            **cache_facts(spec, row.framework, request),
             "kv_served": None if request.kv_cache is None else request.kv_cache in limit.kv_types,
             "source_precision": spec.source_precision,
             "source_quantized": _source_bits(spec) < 16,
+            "source_framework": spec.source_framework or None,
+            "source_runs": spec.source_framework == row.framework if spec.source_framework else None,
             "embedded": spec.embedded,
         }
     )
@@ -193,6 +201,8 @@ def options_for(
 ) -> Iterator[Option]:
     """`spec` at each of `precisions`, with the static facts filled; `level` is the model's there."""
     context = context_for(spec, place.limit, request.context)
+    if spec.source_framework and (place.backend.framework != spec.source_framework or not request.precision):
+        precisions = (stored_precision(spec),)
     for precision in precisions:
         yield Option(place, spec, precision, context, level, level.facts | _precision_facts(spec, precision))
 
@@ -220,6 +230,8 @@ def _precision_facts(spec: ModelSpec, precision: Precision) -> Facts:
 
 @lru_cache(maxsize=512)
 def _source_bits(spec: ModelSpec) -> int:
+    if spec.source_framework:
+        return spec.source_bits
     name = spec.source_precision.upper()
     if name in ("F16", "BF16", "F32", "FLOAT16", "BFLOAT16", "FLOAT32", ""):
         return 16

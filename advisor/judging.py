@@ -9,6 +9,7 @@ from functools import lru_cache
 from advisor.candidates import Option
 from advisor.constraints import Constraints
 from advisor.engines import engines_of
+from advisor.limits import size_facts
 from advisor.memory import Budget, MemoryNeed, budget, memory_need
 from advisor.offload import Split, split_model
 from advisor.quality import Retention, predict_retention
@@ -118,6 +119,7 @@ def judge(
         "gpu_layers": size.split.gpu_layers if size.split else None,
         "cpu_expert_layers": size.split.cpu_expert_layers if size.split else None,
         "disk_peak_bytes": size.disk["peak_bytes"],
+        **size_facts(option.spec, option.backend.framework, size.weights, size.need, size.disk, profile),
     }
     fit = level.walk("fit", facts)
     if rejected := ended_by(fit):

@@ -60,12 +60,14 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Limits of a backend; None: no limit of its own."""
+    """Limits of a backend; None: no limit of its own. `max_allocation_bytes` is the largest single buffer."""
 
     default_context: int | None
     max_context: int | None
     max_params_b: float | None
     kv_types: frozenset[str]
+    max_concurrency: int | None = None
+    max_allocation_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ def load_limits() -> dict[tuple[str, str], Limit]:
             int(r["max_context"]) if r["max_context"] else None,
             _number(r["max_params_b"]),
             frozenset(r["kv_types"].split("|")),
+            int(r["max_concurrency"]) if r["max_concurrency"] else None,
+            int(r["max_allocation_bytes"]) if r["max_allocation_bytes"] else None,
         )
         for r in read_rows("limits.csv")
     }
