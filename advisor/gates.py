@@ -62,6 +62,13 @@ def tasks_gate() -> dict[str, Any]:
     return _gate("tasks", "task_retention", ">=", QUALITY_RETENTION, "advisory", words)
 
 
+def runtime_gate() -> dict[str, Any]:
+    """Advisory: a runtime that computes an artifact wrong here says nothing about the artifact elsewhere."""
+    limit = read_document("validation_limits.toml")["runtime"]["kl_divergence"]
+    words = "the runtime against the artifact's own weights in 32 bits"
+    return _gate("runtime", "runtime_kl_divergence", "<=", limit, "advisory", words, "its own weights")
+
+
 def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
     """Required: integrity, smoke, quality, memory, and what the user asked for. Advisory: the rest."""
     retention = QUALITY_RETENTION if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100

@@ -15,17 +15,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from advisor.compression import Compression
 from advisor.constraints import Constraints, FrameworkName
+from advisor.mlx_recipe import MlxRecipe
 from advisor.onnx_recipe import OnnxRecipe
+from advisor.plan_rows import Band, Number, Quality, Recommendation, Rejection, Text, TraceEntry
 from knowledge.base import AdvisorError, read_json
 from probes.profile import HardwareProfile
 
 SCHEMA = "advisor.plan/1"
 
 StepKind = Literal["acquire", "convert", "quantize", "calibrate", "compile", "validate", "benchmark", "package"]
-Tier = Literal["integrity", "smoke", "reference", "distribution", "tasks"]
+Tier = Literal["integrity", "smoke", "reference", "distribution", "runtime", "tasks"]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Text = Annotated[str, Field(max_length=4000)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 GgufType = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,15}$")]
 NoOrGgufType = Annotated[str, Field(pattern=r"^$|^[A-Z][A-Z0-9_]{1,15}$")]
 
@@ -50,98 +50,6 @@ NoOrRunPath = Annotated[str, AfterValidator(lambda path: path and inside(path))]
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
-
-
-class Band(_Document):
-    """An interval `low <= mid <= high` at `level`; all None when unknown. `basis` says how it was made."""
-
-    low: Number | None
-    mid: Number | None
-    high: Number | None
-    level: Number = 0.9
-    basis: Text = ""
-
-
-class MemoryNeed(_Document):
-    weights_bytes: int
-    kv_bytes: int
-    overhead_bytes: int
-    total_bytes: int
-    budget_bytes: int
-    pool: str
-    parts: list[dict[str, Any]] = []
-
-
-class DiskNeed(_Document):
-    download_bytes: int
-    peak_bytes: int
-    artifact_bytes: int
-
-
-class Quality(_Document):
-    retention: Band
-    metric: Text
-    basis: Literal["measured", "published", "assumed"]
-    source: Text
-
-
-class Reason(_Document):
-    rule: str
-    text: Text
-    source: str = ""
-
-
-class Rejection(_Document):
-    """A candidate that lost to a hard rule. `change` says what would have to change, where that is known."""
-
-    framework: str | None = None
-    backend: str | None = None
-    precision: str | None = None
-    model: str | None = None
-    rule: str
-    text: Text
-    source: str = ""
-    change: Text = ""
-
-
-class Score(_Document):
-    total: Number
-    speed: Number
-    quality: Number
-    memory: Number
-    effort: Number
-    preference: Number = 0.0
-
-
-class Recommendation(_Document):
-    rank: int
-    pareto: bool
-    model: str
-    params_b: Number
-    framework: FrameworkName
-    backend: str
-    device: str = ""
-    precision: str
-    nominal_bits: int
-    precision_class: str
-    settings: dict[str, Any] = {}
-    context: int
-    memory: MemoryNeed
-    disk: DiskNeed
-    decode_tps: Band
-    prefill_tps: Band
-    ttft_ms: Band
-    quality: Quality
-    reasons: list[Reason]
-    warnings: list[Text]
-    score: Score
-
-
-class TraceEntry(_Document):
-    node: str
-    condition: Text
-    value: Text
-    branch: Text
 
 
 class SourceFile(_Document):
@@ -182,13 +90,14 @@ class AcquireSettings(_Document):
 
 class ConvertSettings(_Document):
     """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized), and of
-    that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits."""
+    that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits, for
+    `format` mlx an MLX folder."""
 
     kind: Literal["convert"] = "convert"
     input: RunPath
     output: RunPath
     type: GgufType = "F16"
-    format: Literal["gguf", "openvino", "onnx"] = "gguf"
+    format: Literal["gguf", "openvino", "onnx", "mlx"] = "gguf"
 
 
 class _Recipe(_Document):
@@ -199,11 +108,12 @@ class _Recipe(_Document):
     tensor_types: list[TensorType] = []
     compression: Compression | None = None
     onnx: OnnxRecipe | None = None
+    mlx: MlxRecipe | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if bool(self.type) + (self.compression is not None) + (self.onnx is not None) != 1:
-            raise ValueError("it needs one of a GGUF type, a compression and an ONNX recipe")
+        if sum(map(bool, (self.type, self.compression, self.onnx, self.mlx))) != 1:
+            raise ValueError("it needs one of a GGUF type, a compression, an ONNX and an MLX recipe")
         return self
 
 
@@ -242,7 +152,8 @@ class SensitivitySettings(_Document):
 
 
 class ValidateSettings(_Document):
-    """One tier of validation (DESIGN section 5). `reference` is the 16-bit model, `artifact` what was made."""
+    """One tier of validation (DESIGN section 5). `reference` is the 16-bit model, `artifact` what was made; the runtime
+    tier compares the artifact with itself."""
 
     kind: Literal["validate"] = "validate"
     tier: Tier
@@ -320,7 +231,7 @@ class Gate(_Document):
     id: Identifier
     metric: Literal[
         "integrity", "smoke", "quality_retention", "memory_ratio", "decode_ratio", "peak_rss_bytes", "kl_divergence",
-        "same_top1", "task_retention", "decode_tps", "ttft_ms",
+        "same_top1", "runtime_kl_divergence", "task_retention", "decode_tps", "ttft_ms",
     ]  # fmt: skip
     op: Literal[">=", "<=", "=="]
     value: Number

@@ -7,6 +7,8 @@ from typing import Any
 
 from advisor.compression import Target, compression_of
 from advisor.judging import Judged
+from advisor.mlx_recipe import mlx_recipe
+from advisor.onnx_recipe import onnx_recipe
 from knowledge.hf_config import hf_parts
 from knowledge.matrix import framework_named
 from knowledge.precisions import overrides_of
@@ -49,5 +51,18 @@ def _nncf(judged: Judged) -> dict[str, Any]:
     return {"compression": compression_of(option.precision, _TARGETS[option.engine.kind], option.backend.method)}
 
 
+def _onnx(judged: Judged) -> dict[str, Any]:
+    return {"onnx": onnx_recipe(judged.option.precision, judged.option.spec)}
+
+
+def _mlx(judged: Judged) -> dict[str, Any]:
+    return {"mlx": mlx_recipe(judged.option.precision)}
+
+
 _TARGETS: dict[str, Target] = {"cpu": "cpu", "gpu": "gpu", "npu": "npu"}
-_RECIPES: dict[str, Callable[[Judged], dict[str, Any]]] = {"gguf": _gguf, "openvino": _nncf}
+_RECIPES: dict[str, Callable[[Judged], dict[str, Any]]] = {
+    "gguf": _gguf,
+    "openvino": _nncf,
+    "olive": _onnx,
+    "mlx": _mlx,
+}

@@ -13,7 +13,16 @@ from typing import Any
 
 from advisor.checklist import checklist
 from advisor.constraints import Constraints
-from advisor.gates import gates_for, tasks_gate
+from advisor.estimates import (
+    BENCH_DECODE,
+    BENCH_PAIRS,
+    BENCH_PROMPT,
+    BLOCK_TOKENS,
+    CALIBRATION_TOKENS,
+    SCORED_BLOCKS,
+    estimate,
+)
+from advisor.gates import gates_for, runtime_gate, tasks_gate
 from advisor.judging import Judged, speeds
 from advisor.ladder import ladder_for
 from advisor.memory import resident_peak_bytes
@@ -26,15 +35,8 @@ from knowledge.records import ModelSpec, Precision
 from knowledge.tables import read_document
 
 SOURCE, SOURCE_FOLDER, IMATRIX = "work/source.gguf", "work/source", "work/imatrix.gguf"
-SCORED_BLOCKS, BLOCK_TOKENS, WINDOW = 50, 64, 512
-CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
-TASK_TOKENS = 3000  # of the question set, each prompt once and each option
+WINDOW = 512
 NPU_RESPONSE_TOKENS = 128  # MIN_RESPONSE_LEN of OpenVINO GenAI: the prompt gets the rest of the context
-BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
-_COPY_BYTES_PER_SECOND = 200e6
-_QUANTIZE_BYTES_PER_SECOND = 60e6
-_WORKER_BYTES = 120 * 2**20
-_WORKER_START_SECONDS = 1.0
 
 
 @cache
@@ -54,6 +56,7 @@ def make_work(
     recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable, request)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
     gates = gates_for(best, request) + ([tasks_gate()] if request.tasks and executable else [])
+    gates += [runtime_gate()] if any(step["settings"].get("tier") == "runtime" for step in steps) else []
     return {
         "model": spec.hf_id or spec.name,
         "framework": row.framework,
@@ -83,9 +86,18 @@ def make_work(
 
 def _timed(best: Judged, threads: int | None, cost_model: CostModel) -> dict[str, Any]:
     """What the benchmark step will see: its own prompt and answer lengths, not the planned context."""
-    decode, prefill = speeds(best.option, best.size, threads, BENCH_PROMPT + BENCH_DECODE // 2, cost_model)
-    first = ttft_ms(prefill, decode, BENCH_PROMPT)
+    prompt, answer = _timing(best)
+    decode, prefill = speeds(best.option, best.size, threads, prompt + answer // 2, cost_model)
+    first = ttft_ms(prefill, decode, prompt)
     return {"decode_tps": band(decode), "prefill_tps": band(prefill), "ttft_ms": band(first)}
+
+
+def _timing(best: Judged) -> tuple[int, int]:
+    """How many tokens of prompt and answer the benchmark step takes."""
+    row = best.option.backend
+    steps = [r for r in _recipes()[row.framework] if r["kind"] == "benchmark"]
+    own = next((r.get("settings", {}) for r in steps if row.backend in r.get("backends", [row.backend])), {})
+    return own.get("prompt_tokens", BENCH_PROMPT), own.get("decode_tokens", BENCH_DECODE)
 
 
 def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
@@ -109,8 +121,7 @@ def _benchmarked_peak(best: Judged, request: Constraints) -> int:
     option = best.option
     backend, kv_type = option.backend, request.kv_cache or "f16"
     return resident_peak_bytes(
-        option.spec, best.size.weights, backend.framework, backend.backend, option.context,
-        BENCH_PROMPT + BENCH_DECODE, kv_type,
+        option.spec, best.size.weights, backend.framework, backend.backend, option.context, sum(_timing(best)), kv_type,
     )  # fmt: skip
 
 
@@ -182,7 +193,8 @@ def _flags(precision: Precision, row: Backend) -> list[str]:
         if "q_bits" not in s:
             return ["--dtype", str(s["dtype"])]
         mode = [] if s["q_mode"] == "affine" else ["--q-mode", str(s["q_mode"])]
-        return ["-q", "--q-bits", str(s["q_bits"]), "--q-group-size", str(s["q_group_size"]), *mode]
+        mix = ["--quant-predicate", str(s["q_recipe"])] if "q_recipe" in s else []
+        return ["-q", "--q-bits", str(s["q_bits"]), "--q-group-size", str(s["q_group_size"]), *mode, *mix]
     if precision.framework == "olive":
         block = ["--block_size", str(s["block_size"])] if "block_size" in s else []
         return [*block, "--act_precision", "uint16"] if row.backend == "qnn" else block
@@ -244,7 +256,7 @@ def _step(
         "command": _command(template, words),
         "inputs": [_path(i, words) for i in recipe.get("inputs", [])],
         "outputs": outputs,
-        "estimate": _estimate(recipe, best, threads),
+        "estimate": estimate(recipe, best, from_folder=_source_path(best.option.spec) == SOURCE_FOLDER),
         "host": recipe["host"],
     }
 
@@ -273,7 +285,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
     kind, artifact = recipe["kind"], _MADE.get(option.backend.framework, "work/model")
     if recipe.get("values"):
         return _guide(recipe, best, words)
-    if recipe.get("on_device") and option.backend.backend != "cpu":
+    if recipe.get("on_device") and option.backend.backend != "cpu" and not _is_here(recipe, best):
         why = f"not run on the {option.engine.kind.upper()}: do it on the target"
         return {"kind": "guide", "values": {"backend": option.backend.backend, "why": why}}
     if kind == "acquire":
@@ -283,7 +295,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
             "kind": "convert",
             "input": _source_path(option.spec),
             "output": recipe["outputs"][0],
-            "type": "F16",
+            "type": "BF16" if "BF16" in recipe.get("types", ()) and _is_bf16(option.spec) else "F16",
             **recipe.get("settings", {}),
         }
     reference = next(r["outputs"][0] for r in _recipes()[option.backend.framework] if r["kind"] == "convert")
@@ -310,6 +322,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
             "block_tokens": BLOCK_TOKENS,
             "memory_budget_bytes": best.size.budget.bytes if tier == "smoke" else 0,
             "expected_bytes": best.size.weights.file_bytes if tier == "integrity" else 0,
+            **recipe.get("settings", {}),
         }
     if kind == "benchmark":
         return {
@@ -319,8 +332,18 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
             "prompt_tokens": BENCH_PROMPT,
             "decode_tokens": BENCH_DECODE,
             "context": option.context,
+            **recipe.get("settings", {}),
         }
     return {"kind": "package"}
+
+
+def _is_here(recipe: dict[str, Any], best: Judged) -> bool:
+    """Whether the step runs on the very device that the plan is for: a framework takes its machine's own by itself."""
+    return bool(recipe.get("own_device")) and best.option.facts["origin"] == "probed"
+
+
+def _is_bf16(spec: ModelSpec) -> bool:
+    return spec.source_precision.upper() in ("BF16", "BFLOAT16")
 
 
 def _source(spec: ModelSpec) -> dict[str, Any]:
@@ -338,57 +361,3 @@ def _source(spec: ModelSpec) -> dict[str, Any]:
 def _source_path(spec: ModelSpec) -> str:
     """Where the acquire step puts the model."""
     return SOURCE_FOLDER if _source(spec)["kind"] == "folder" else SOURCE
-
-
-def _estimate(recipe: dict[str, Any], best: Judged, threads: int | None) -> dict[str, Any]:
-    """Seconds, peak memory and disk of a step; seconds None where the speed is unknown."""
-    option = best.option
-    sizes, need, spec = best.size.weights, best.size.need, option.spec
-    source = best.size.disk["download_bytes"] or best.size.disk["peak_bytes"] - sizes.file_bytes - 2 * spec.params
-    reference = 2 * spec.params
-    kind, tier = recipe["kind"], recipe.get("tier")
-    largest_row_block = 4 * spec.vocab * spec.hidden
-    rate = recipe.get("bytes_per_second", _QUANTIZE_BYTES_PER_SECOND)
-    making = max(_WORKER_BYTES + 2 * largest_row_block, round(recipe.get("peak_ratio", 0) * reference))
-    start, folder = 0.0, recipe.get("from_folder")
-    if folder and _source_path(spec) == SOURCE_FOLDER:
-        start, rate = folder["seconds"], folder["bytes_per_second"]
-        making = round(folder["peak_bytes"] + folder["peak_ratio"] * reference)
-    copy = _WORKER_START_SECONDS + max(source, 0) / _COPY_BYTES_PER_SECOND
-    tokens = SCORED_BLOCKS * BLOCK_TOKENS
-    prefill, decode = best.prefill.mid, best.decode.mid
-    rows: dict[str, tuple[float | None, int, int]] = {
-        "acquire": (copy, 50 * 2**20, max(source, 0)),
-        "convert": (start + copy + reference / rate, making, round(recipe.get("disk_ratio", 1) * reference)),
-        "quantize": (copy + 2 * reference / rate, making, sizes.file_bytes),
-        "calibrate": (
-            CALIBRATION_TOKENS / prefill if prefill else None,
-            reference + need.kv_bytes + need.overhead_bytes,
-            8 * spec.hidden * len(spec.tensors or range(8 * spec.layers)),
-        ),
-        "integrity": (copy, _WORKER_BYTES, 0),
-        "smoke": (_WORKER_START_SECONDS + 96 / decode if decode else None, need.total_bytes, 0),
-        "reference": (
-            tokens / prefill if prefill else None,
-            reference + need.kv_bytes + need.overhead_bytes,
-            tokens * spec.vocab * 2,
-        ),
-        "distribution": (tokens / prefill if prefill else None, need.total_bytes, 0),
-        "tasks": (2 * TASK_TOKENS / prefill if prefill else None, reference + need.kv_bytes + need.overhead_bytes, 0),
-        "benchmark": (
-            2 * BENCH_PAIRS * (_WORKER_START_SECONDS + 2 * BENCH_PROMPT / prefill + BENCH_DECODE / decode)
-            if prefill and decode
-            else None,
-            need.total_bytes,
-            0,
-        ),
-        "validate": (None, need.total_bytes, 0),
-        "compile": (None, need.total_bytes, 0),
-        "package": (copy, 50 * 2**20, sizes.file_bytes),
-    }
-    seconds, peak, disk = rows[tier or kind]
-    return {
-        "seconds": None if seconds is None else round(seconds, 1),
-        "peak_ram_bytes": int(peak),
-        "disk_bytes": int(disk),
-    }

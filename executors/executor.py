@@ -84,6 +84,8 @@ class Executor(Protocol):
 _EXECUTORS = {
     "llama.cpp": ("executors.llamacpp", "LlamaCpp"),
     "openvino": ("executors.openvino", "OpenVino"),
+    "olive": ("executors.olive", "Olive"),
+    "mlx": ("executors.mlx", "Mlx"),
 }  # framework: module and class, imported when a run needs them
 
 

@@ -117,10 +117,14 @@ _LABELS = {
     "peak_rss_bytes": "Peak resident memory",
     "kl_divergence": "Mean KL divergence (nats)",
     "same_top1": "Same top-1 token",
+    "runtime_kl_divergence": "The runtime against these weights (mean KL divergence, nats)",
     "task_retention": "Right answers against the reference's",
     "decode_tps": "Decode (tokens/s)",
     "ttft_ms": "Time to first token (ms)",
 }
+
+
+_COMPARED = {"": "The comparison with the reference", "runtime": "The comparison of the runtime with its weights"}
 
 
 def _tier(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Observation]:
@@ -140,7 +144,7 @@ def _compared(name: str, key: str, value: str) -> Callable[[Mapping[str, Any], M
         tier = validation.get(name) or {}
         if tier.get("status") == "fail":
             return Observation(
-                broken=f"The comparison with the reference failed: {tier.get('reason') or 'no reason given'}"
+                broken=f"{_COMPARED.get(name, _COMPARED[''])} failed: {tier.get('reason') or 'no reason given'}"
             )
         figure = tier.get(key) or {}
         return Observation(figure.get(value), figure.get("low95"), figure.get("high95"))
@@ -191,6 +195,7 @@ _OBSERVERS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Observati
     "peak_rss_bytes": _peak_rss,
     "kl_divergence": _compared("distribution", "kl_divergence", "mean"),
     "same_top1": _compared("distribution", "same_top1", "value"),
+    "runtime_kl_divergence": _compared("runtime", "kl_divergence", "mean"),
     "task_retention": _compared("tasks", "retention", "value"),
     "decode_tps": _timing("decode_tps"),
     "ttft_ms": _timing("ttft_ms"),

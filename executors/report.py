@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from advisor.plan import Band, Plan, ValidateSettings, Work
+from advisor.plan import Plan, ValidateSettings, Work
+from advisor.plan_rows import Band
 from executors.folder import RunFolder
 from executors.gates import GateResult, observe, status_of
 from executors.schedule import Job, rung_precision

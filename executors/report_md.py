@@ -96,8 +96,21 @@ def quality(document: Mapping[str, Any]) -> list[str]:
         ("99th percentile of KL (nats)", f"{divergence['p99']:.4f}", ""),
         ("Same top-1 token", f"{top1['value']:.4f}", _error(top1)),
     ]
+    rows += _runtime(document)
     text = f"Teacher forcing on {found['tokens']:,} tokens; standard errors from a bootstrap over blocks."
     return ["## Quality", "", text, "", *table(("", "value", "standard error"), rows), *_tasks(document)]
+
+
+def _runtime(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The runtime tier, where it ran: what the runtime makes of the artifact's own weights."""
+    found = document["validation"].get("runtime") or {}
+    if "kl_divergence" not in found:
+        return []
+    divergence, top1, where = found["kl_divergence"], found["same_top1"], f"({found['tokens']:,} tokens)"
+    return [
+        (f"Runtime against these weights: mean KL (nats) {where}", f"{divergence['mean']:.4f}", _error(divergence)),
+        ("Runtime against these weights: same top-1 token", f"{top1['value']:.4f}", _error(top1)),
+    ]
 
 
 def _tasks(document: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ LABELS = {
     "kl_divergence": "Mean KL divergence",
     "same_top1": "Same top-1 token",
     "task_retention": "Right answers",
+    "runtime_kl_divergence": "Runtime against these weights",
     "integrity": "Integrity",
     "smoke": "Smoke test",
 }
@@ -47,7 +48,7 @@ def quantity(metric: str, value: float | None) -> str:
         return "passed" if value else "failed"
     if metric == "decode_ratio":
         return f"{value:.2f}x"
-    if metric == "kl_divergence":
+    if metric.endswith("kl_divergence"):
         return f"{value:.4f} nats"
     return f"{value:.4g} {_UNITS.get(metric, '')}".strip()
 
@@ -71,6 +72,7 @@ def summary(document: Mapping[str, Any]) -> str:
     kept = next((rung for rung in document["rungs"] if rung["chosen"]), None)
     if kept is not None:
         sentences += _figures(document, kept)
+        sentences += _runtime(document)
     sentences += _climb(document["rungs"])
     sentences += _choice(document)
     if note := document["reference"]["note"]:
@@ -96,6 +98,24 @@ def _figures(document: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
     if not facts:
         return []
     return [f"Against the {document['reference']['precision']} reference it {_listed(facts)}."]
+
+
+def _runtime(document: Mapping[str, Any]) -> list[str]:
+    """What quantization lost and what the runtime does to it here, kept apart, where both were measured."""
+    found = document["validation"].get("runtime") or {}
+    gate = next((gate for gate in document["gates"] if gate["metric"] == "runtime_kl_divergence"), None)
+    if "kl_divergence" not in found or gate is None:
+        return []
+    weights = (document["validation"]["distribution"].get("kl_divergence") or {}).get("mean")
+    figure = quantity("kl_divergence", found["kl_divergence"]["mean"])
+    words = (
+        f"The weights were judged unpacked, in 32 bits: {quantity('kl_divergence', weights)} from the reference. "
+        f"{document['framework']} on this {'/'.join(found.get('devices', ())) or 'machine'} computes {figure} away from "
+        f"these weights"
+    )
+    if gate["result"] == "fail":
+        return [f"{words}: a defect of the runtime here, which no quantization causes and no other device need share."]
+    return [f"{words}: what it computes is what the weights say." if gate["result"] == "pass" else f"{words}."]
 
 
 def _climb(rungs: list[dict[str, Any]]) -> list[str]:

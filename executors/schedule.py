@@ -14,7 +14,6 @@ from typing import Any
 
 from advisor.plan import (
     AcquireSettings,
-    Band,
     BenchmarkSettings,
     CalibrateSettings,
     ConvertSettings,
@@ -30,6 +29,7 @@ from advisor.plan import (
     ValidateSettings,
     Work,
 )
+from advisor.plan_rows import Band
 from advisor.quality import measured_retention
 from executors.folder import PARTIAL
 from knowledge.base import EXIT_INFEASIBLE, EXIT_NEEDS_INPUT, EXIT_TOOLCHAIN_MISSING, AdvisorError
@@ -254,6 +254,8 @@ def _on_rung(settings: QuantizeSettings, work: Work, number: int) -> QuantizeSet
             "tensor_types": rung.tensor_types,
             "imatrix": matrix if rung.imatrix else "",
             "compression": rung.compression,
+            "onnx": rung.onnx,
+            "mlx": rung.mlx,
             "expected_bytes": rung.expected_bytes,
         }
     )

@@ -12,6 +12,7 @@ from typing import Any
 from advisor.plan import BenchmarkSettings, ValidateSettings
 from executors import validation
 from executors.executor import Task
+from executors.folder import discard, staging
 from executors.tasks import tasks
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 
@@ -49,6 +50,19 @@ def validate(
                 EXIT_STEP_FAILED,
             )
         return scored
+    if settings.tier == "runtime":
+        store = staging(task.watch.log_path.with_name("own-scores"))
+        try:
+            return validation.runtime(
+                paths["artifact"],
+                store,
+                context=settings.context,
+                blocks=settings.blocks,
+                block_tokens=settings.block_tokens,
+                **common,
+            )
+        finally:
+            discard(store)
     if settings.tier == "tasks":
         return tasks(paths["artifact"], paths["reference"], store=paths.get("store"), **common)
     return validation.distribution(paths["artifact"], paths["store"], context=settings.context, **common)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advisor.gates import quality_gates, tasks_gate
+from advisor.gates import quality_gates, runtime_gate, tasks_gate
 from advisor.plan import ConvertSettings, Gate, ValidateSettings
 from executors import reference_cache
 from executors.artifacts import Artifact, digest, recognize, size
@@ -43,6 +43,7 @@ TITLES = {
     "smoke": "Load it and let it answer",
     "reference": "Score the text with the reference",
     "distribution": "Compare with the reference, token by token",
+    "runtime": "Compare the runtime with its own weights",
     "tasks": "Put the questions to both",
 }
 
@@ -99,7 +100,15 @@ def _gates(validation: dict[str, Any]) -> list[Gate]:
     sixteen = bits >= SIXTEEN_BIT_FROM
     rows = quality_gates(16 if sixteen else int(bits))
     rows += [tasks_gate()] if validation["tasks"] else []
+    rows += [runtime_gate()] if validation.get("runtime") else []
     return [Gate.model_validate(row) for row in rows if not (sixteen and row["id"] == "memory")]
+
+
+def runtime_settings(framework: str) -> dict[str, Any]:
+    """How much of the text the runtime tier takes, as the recipe of a CPU says; empty where the framework has none."""
+    steps = read_document("recipes.toml")[framework]
+    rows = [row for row in steps if row.get("tier") == "runtime" and "cpu" in row.get("backends", ["cpu"])]
+    return dict(rows[0].get("settings", {})) if rows else {}
 
 
 def _facts(integrity: dict[str, Any]) -> dict[str, Any]:
@@ -172,9 +181,12 @@ class _Session:
             tier="reference", reference="reference", context=CONTEXT, blocks=BLOCKS, block_tokens=BLOCK_TOKENS
         )
         store = reference_cache.place(sha256, self.version, scored)
-        for tier in ("integrity", "smoke", "distribution", "tasks"):
+        own = runtime_settings(subject.framework)
+        for tier in ("integrity", "smoke", "distribution", *(["runtime"] if own else []), "tasks"):
             settings = scored.model_copy(update={"tier": tier})
-            if tier == "distribution":
+            if tier == "runtime":
+                validation[tier] = self.run(tier, settings.model_copy(update=own), paths)
+            elif tier == "distribution":
                 paths["store"] = store
                 validation[tier] = self._compared(settings, scored, paths)
             else:

@@ -204,7 +204,44 @@ def distribution(
     found = done.result
     figures = summarize(found["blocks"], kl_p99=found["kl_p99"], kl_p999=found["kl_p999"], seed=seed)
     identity = {key: found[key] for key in ("text_sha256", "tokens_sha256") if found.get(key)}
-    return {"status": "pass", **figures, **identity, "seconds": done.seconds, "peak_rss_bytes": done.peak_rss_bytes}
+    told = {key: found[key] for key in ("devices",) if found.get(key)}
+    return {
+        "status": "pass",
+        **figures,
+        **identity,
+        **told,
+        "seconds": done.seconds,
+        "peak_rss_bytes": done.peak_rss_bytes,
+    }
+
+
+def runtime(
+    artifact: Path,
+    store: Path,
+    *,
+    framework: str = FRAMEWORK,
+    context: int,
+    blocks: int,
+    block_tokens: int,
+    threads: int,
+    watch: Watch,
+    **options: Any,
+) -> dict[str, Any]:
+    """What the runtime makes of an artifact, against the artifact's own weights computed in 32 bits: kernels, and not
+    what quantization lost.
+
+    For a framework whose worker knows `exact` (true: the weights themselves; false: as users run them). `store` is a
+    folder for the log-probabilities of the former. Returns what `distribution` does, `reference` being the weights.
+    """
+    common: dict[str, Any] = {
+        "framework": framework, "context": context, "threads": threads, "watch": watch, **options,
+    }  # fmt: skip
+    own = reference(artifact, store, blocks=blocks, block_tokens=block_tokens, exact=True, **common)
+    if own["status"] != "pass":
+        return own
+    found = distribution(artifact, store, exact=False, **common)
+    peak = max(own["peak_rss_bytes"], found.get("peak_rss_bytes", 0))
+    return {**found, "seconds": own["seconds"] + found.get("seconds", 0.0), "peak_rss_bytes": peak}
 
 
 def benchmark(

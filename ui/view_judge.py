@@ -9,7 +9,13 @@ from ui.terminal import bullets, console, gib, heading, pairs, safe, shell_path,
 from ui.view_run import VERDICTS, gates_table, quantity
 
 Document = dict[str, Any]
-TIERS = {"integrity": "file", "smoke": "smoke test", "distribution": "comparison", "tasks": "questions"}
+TIERS = {
+    "integrity": "file",
+    "smoke": "smoke test",
+    "distribution": "comparison",
+    "runtime": "runtime",
+    "tasks": "questions",
+}
 
 
 def show_validation(document: Document) -> None:
@@ -39,10 +45,12 @@ def _size(model: Document) -> str:
 
 
 def _tiers(validation: Document) -> list[tuple[str, str, str]]:
-    figures = {"distribution": _distribution, "tasks": _tasks}
+    figures = {"distribution": _distribution, "runtime": _runtime, "tasks": _tasks}
     rows = []
     for tier, name in TIERS.items():
-        found = validation[tier]
+        found = validation.get(tier)
+        if found is None:
+            continue
         if not found:
             rows.append((name, "not run", ""))
         elif found["status"] != "pass":
@@ -58,6 +66,13 @@ def _distribution(found: Document) -> str:
     return (
         f"perplexity {perplexity['artifact']:.3f} against {perplexity['reference']:.3f} on {found['tokens']:,} tokens, "
         f"KL {found['kl_divergence']['mean']:.4f} nats, same top-1 {quantity('same_top1', found['same_top1']['value'])}"
+    )
+
+
+def _runtime(found: Document) -> str:
+    return (
+        f"KL {found['kl_divergence']['mean']:.4f} nats from these weights in 32 bits, "
+        f"same top-1 {quantity('same_top1', found['same_top1']['value'])}, on {found['tokens']:,} tokens"
     )
 
 

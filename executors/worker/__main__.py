@@ -16,6 +16,8 @@ from types import ModuleType
 FRAMEWORKS = {
     "llama.cpp": "llamacpp",
     "openvino": "openvino",
+    "olive": "olive",
+    "mlx": "mlx",
     "toolchain": "toolchain",
     "checkpoint": "checkpoint",
     "export": "export",

@@ -15,28 +15,22 @@ from typing import Any
 from advisor.constraints import Constraints
 from advisor.plan import (
     AcquireSettings,
-    Band,
     BenchmarkSettings,
     ChecklistItem,
     ConvertSettings,
-    DiskNeed,
     Estimate,
     Gate,
-    MemoryNeed,
     ModelSource,
     PackageSettings,
     Plan,
-    Quality,
     QuantizeSettings,
-    Reason,
-    Recommendation,
     Rung,
-    Score,
     Step,
     TensorType,
     ValidateSettings,
     Work,
 )
+from advisor.plan_rows import Band, DiskNeed, MemoryNeed, Quality, Reason, Recommendation, Score
 from executors.executor import Task
 from executors.process import run_worker
 from executors.runner import run_plan

@@ -74,8 +74,8 @@ def test_without_openvino_its_plan_is_refused_with_how_to_install_it() -> None:
 
 
 def test_a_framework_without_an_executor_is_refused() -> None:
-    with pytest.raises(AdvisorError, match="cannot run mlx plans yet"):
-        executor_for("mlx")
+    with pytest.raises(AdvisorError, match="cannot run tensorflow plans yet"):
+        executor_for("tensorflow")
 
 
 def test_weights_packed_as_planned_pass() -> None:

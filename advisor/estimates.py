@@ -1,0 +1,83 @@
+"""What a step is expected to take: seconds, peak memory and disk, from the model's sizes and what its recipe measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advisor.judging import Judged
+
+SCORED_BLOCKS, BLOCK_TOKENS = 50, 64
+CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
+TASK_TOKENS = 3000  # of the question set, each prompt once and each option
+BENCH_PAIRS, BENCH_PROMPT, BENCH_DECODE = 5, 128, 32
+_COPY_BYTES_PER_SECOND = 200e6
+_QUANTIZE_BYTES_PER_SECOND = 60e6
+_WORKER_BYTES = 120 * 2**20
+_WORKER_START_SECONDS = 1.0
+
+
+def estimate(recipe: dict[str, Any], best: Judged, *, from_folder: bool) -> dict[str, Any]:
+    """`seconds` (None where the speed is unknown), `peak_ram_bytes` and `disk_bytes` of a recipe's step.
+
+    `from_folder`: the model comes as a Hugging Face folder.
+    """
+    option = best.option
+    sizes, need, spec = best.size.weights, best.size.need, option.spec
+    source = best.size.disk["download_bytes"] or best.size.disk["peak_bytes"] - sizes.file_bytes - 2 * spec.params
+    reference = 2 * spec.params
+    kind, tier = recipe["kind"], recipe.get("tier")
+    largest_row_block = 4 * spec.vocab * spec.hidden
+    rate = recipe.get("bytes_per_second", _QUANTIZE_BYTES_PER_SECOND)
+    making = max(_WORKER_BYTES + 2 * largest_row_block, round(recipe.get("peak_ratio", 0) * reference))
+    start, folder = 0.0, recipe.get("from_folder")
+    if folder and from_folder:
+        start, rate = folder["seconds"], folder["bytes_per_second"]
+        making = round(folder["peak_bytes"] + folder["peak_ratio"] * reference)
+    copy = _WORKER_START_SECONDS + max(source, 0) / _COPY_BYTES_PER_SECOND
+    prefill, decode = best.prefill.mid, best.decode.mid
+    own = recipe.get("settings", {})
+    prompt, answer = own.get("prompt_tokens", BENCH_PROMPT), own.get("decode_tokens", BENCH_DECODE)
+    exact = recipe.get("operations_per_second")  # where weights are judged by another arithmetic than users run
+    judged = exact / (2 * (spec.active_params or spec.params)) if exact else prefill
+    scored = own.get("blocks", SCORED_BLOCKS) * own.get("block_tokens", BLOCK_TOKENS)
+    unpacked = largest_row_block if exact else 0
+    rows: dict[str, tuple[float | None, int, int]] = {
+        "acquire": (copy, 50 * 2**20, max(source, 0)),
+        "convert": (start + copy + reference / rate, making, round(recipe.get("disk_ratio", 1) * reference)),
+        "quantize": (copy + 2 * reference / rate, making, sizes.file_bytes),
+        "calibrate": (
+            CALIBRATION_TOKENS / prefill if prefill else None,
+            reference + need.kv_bytes + need.overhead_bytes,
+            8 * spec.hidden * len(spec.tensors or range(8 * spec.layers)),
+        ),
+        "integrity": (copy, _WORKER_BYTES, 0),
+        "smoke": (_WORKER_START_SECONDS + 96 / decode if decode else None, need.total_bytes, 0),
+        "reference": (
+            scored / judged if judged else None,
+            reference + need.kv_bytes + need.overhead_bytes + unpacked,
+            scored * spec.vocab * 2,
+        ),
+        "distribution": (scored / judged if judged else None, need.total_bytes + unpacked, 0),
+        "runtime": (scored / prefill if prefill else None, need.total_bytes + unpacked, scored * spec.vocab * 2),
+        "tasks": (
+            2 * TASK_TOKENS / judged if judged else None,
+            reference + need.kv_bytes + need.overhead_bytes + unpacked,
+            0,
+        ),
+        "benchmark": (
+            2 * BENCH_PAIRS * (_WORKER_START_SECONDS + 2 * prompt / prefill + answer / decode)
+            if prefill and decode
+            else None,
+            need.total_bytes,
+            0,
+        ),
+        "validate": (None, need.total_bytes, 0),
+        "compile": (None, need.total_bytes, 0),
+        "package": (copy, 50 * 2**20, sizes.file_bytes),
+    }
+    seconds, peak, disk = rows[tier or kind]
+    return {
+        "seconds": None if seconds is None else round(seconds, 1),
+        "peak_ram_bytes": int(peak),
+        "disk_bytes": int(disk),
+    }
