@@ -16,6 +16,7 @@ from advisor.limits import cache_facts, place_facts
 from advisor.memory import Budget
 from advisor.walk import Facts, Level
 from knowledge.base import AdvisorError
+from knowledge.chips import npu_kit
 from knowledge.matrix import Backend, Limit, architecture_served, load_limits, rows_for, systems_of_backend
 from knowledge.precisions import overrides_of, resolve_precision, stored_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
@@ -68,6 +69,7 @@ class Option:
 def plan_facts(request: Constraints, profile: HardwareProfile) -> Facts:
     """The facts of the plan stage: the request and the machine."""
     npu = profile.npus[0] if profile.npus else None
+    kit = npu_kit(npu.vendor, npu.generation) if npu else None
     return {
         "target": request.target,
         "origin": profile.origin,
@@ -76,6 +78,7 @@ def plan_facts(request: Constraints, profile: HardwareProfile) -> Facts:
         "npu_vendor": npu.vendor if npu else None,
         "npu_generation": (npu.generation or None) if npu else None,
         "npu_state": npu.state if npu else None,
+        "npu_kit": f"{kit.kit} ({kit.text})" if kit else None,
         "gpu_vendor": profile.gpus[0].vendor if profile.gpus else None,
         "main_memory_known": profile.main_memory is not None,
         "memory_known": profile.main_memory is not None or bool(profile.memory),

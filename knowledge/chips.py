@@ -11,7 +11,17 @@ import re
 from functools import cache
 from typing import cast
 
-from knowledge.records import Chip, ChipFamily, Confidence, PciDevice, Product, SystemsOfChip, Unserved, VendorLine
+from knowledge.records import (
+    Chip,
+    ChipFamily,
+    Confidence,
+    NpuKit,
+    PciDevice,
+    Product,
+    SystemsOfChip,
+    Unserved,
+    VendorLine,
+)
 from knowledge.tables import read_rows
 
 _NPU_WORDS = re.compile(r"NPU|XDNA|Hexagon|RKNPU|edge TPU|APU|ANE|Hailo|Edge TPU|Metis|RK182x")
@@ -86,6 +96,23 @@ def load_unserved() -> tuple[Unserved, ...]:
         Unserved(re.compile(row["pattern"]), row["outcome"] == "ask", row["text"], row["hint"], row["source"])
         for row in read_rows("unserved.csv")
     )
+
+
+@cache
+def load_npu_kits() -> tuple[NpuKit, ...]:
+    """Every row of data/npu_kits.csv."""
+    return tuple(
+        NpuKit(
+            row["generation"], row["vendor"], row["kit"], row["language_models"] == "yes", row["text"], row["source"]
+        )
+        for row in read_rows("npu_kits.csv")
+    )
+
+
+def npu_kit(vendor: str, generation: str) -> NpuKit | None:
+    """What serves an NPU that the frameworks do not, or None where that is not known."""
+    fits = [row for row in load_npu_kits() if generation.startswith(row.generation)]
+    return next((row for row in fits if row.vendor == vendor), next(iter(fits), None))
 
 
 @cache

@@ -269,6 +269,21 @@ class Unserved:
 
 
 @dataclass(frozen=True, slots=True)
+class NpuKit:
+    """A row of npu_kits.csv: what serves an NPU whose `generation` starts so, where none of the frameworks does.
+
+    `language_models` says whether that kit runs them.
+    """
+
+    generation: str
+    vendor: str
+    kit: str
+    language_models: bool
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChipFamily:
     """What is known of a chip that has no row, by its name: the vendor, the NPU and GPU generations, the CPU's words.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from knowledge.base import EXIT_NEEDS_INPUT, GIB, AdvisorError, format_bytes
-from knowledge.chips import load_vendors, systems_of
+from knowledge.chips import load_vendors, npu_kit, systems_of
 from knowledge.match import HardwareMatch, match_hardware
 from knowledge.records import VendorLine
 from probes.draft import Draft, cut, weakest
@@ -95,6 +95,8 @@ def declared_profile(
             _add_card(draft, part, vram_bytes)
         elif part.chip.kind == "npu" and (npu := npu_of(part.chip)):
             draft.add_npu(npu, part.chip.source, part.confidence)
+            if kit := npu_kit(npu.vendor, npu.generation):
+                draft.note(f"none of the four frameworks uses the {part.chip.name}; {kit.kit} does: {kit.text}")
         draft.note(*part.notes)
     _add_unnamed_gpu(draft, said, parts, host)
     _add_unnamed_npu(draft, said, parts)

@@ -12,7 +12,7 @@ from advisor.constraints import Constraints
 from advisor.decide import make_plan
 from advisor.engines import Engine, engines_of
 from knowledge.base import GIB
-from knowledge.chips import load_chips, systems_of
+from knowledge.chips import load_chips, npu_generation, npu_kit, systems_of
 from knowledge.matrix import Backend, load_backends, load_frameworks, rows_for
 from knowledge.models import find_model
 from knowledge.records import Chip
@@ -138,6 +138,22 @@ def test_no_chip_is_offered_a_backend_that_it_cannot_load(places: Places) -> Non
 def test_every_machine_can_run_llama_cpp_on_its_cpu(places: Places) -> None:
     served = {chip.name for chip, engine, row in places if (row.framework, engine.kind) == ("llama.cpp", "cpu")}
     assert served == {chip.name for chip in load_chips()}
+
+
+def test_every_npu_is_served_or_its_own_kit_is_named(places: Places) -> None:
+    served = {engine.generation for _, engine, row in places if engine.kind == "npu"}
+    generations = {(chip.vendor, npu_generation(chip)) for chip in load_chips() if npu_generation(chip)}
+    left = {(vendor, name) for vendor, name in generations if name not in served and npu_kit(vendor, name) is None}
+    assert not left
+
+
+def test_an_npu_that_nothing_serves_is_answered_with_what_does() -> None:
+    document = plan(target="npu", device="Orange Pi 5", ram_bytes=8 * GIB)
+    assert "RKLLM" in " ".join(document["warnings"])
+    assert all("not on the NPU" in r["warnings"][0] for r in document["recommendations"])
+    assert "RKLLM" not in " ".join(plan(target="cpu", device="Orange Pi 5", ram_bytes=8 * GIB)["warnings"])
+    named = plan(chip="Hailo-8", ram_bytes=8 * GIB)
+    assert "HailoRT" in " ".join(named["assumptions"])
 
 
 def backends(vendor: str, generation: str, os: str | None, kind: str = "gpu", arch: str = "x86_64") -> set[str]:
