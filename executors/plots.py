@@ -24,6 +24,7 @@ _COLOURS = {
     "good": "var(--good, #2e9e4f)",
     "bad": "var(--bad, #d9483b)",
     "line": "var(--line, #8a93a0)",
+    "ink": "currentColor",
 }
 _PARTS = ("one", "two", "three", "four")
 
@@ -64,59 +65,65 @@ class Bar:
 
 
 def memory_bar(parts: Sequence[tuple[str, int, str]], budget: int, budget_text: str, peak: int | None = None) -> str:
-    """What is held in memory, (label, bytes, text) each, stacked against the budget and the measured peak in bytes."""
+    """What is held in memory, (label, bytes, text) each, stacked, with the measured peak in bytes as a line; under it,
+    thin, which share of the budget that is."""
     total = sum(size for _, size, _ in parts)
-    whole = max(total, budget, peak or 0, 1)
+    whole = max(total, peak or 0, 1)
     marks, x = [], 0.0
     for number, (label, size, text) in enumerate(parts):
         width = WIDTH * size / whole
-        marks.append(_rect(x, 18, width, 30, _PARTS[number % len(_PARTS)], f"{label}: {text}"))
+        marks.append(_rect(x, 2, width, 28, _PARTS[number % len(_PARTS)], f"{label}: {text}"))
         x += width
-    marks.append(_rect(0, 18, WIDTH * min(budget, whole) / whole, 30, None, f"Budget: {budget_text}"))
-    end = WIDTH * budget / whole
-    marks.append(_text(min(end, WIDTH - 2), 12, f"budget {budget_text}", anchor="end" if end > WIDTH / 3 else "start"))
     if peak:
-        marks.append(_line(WIDTH * peak / whole, 12, WIDTH * peak / whole, 54, "bad", 2))
-        marks.append(_text(WIDTH * peak / whole, 66, "measured peak", anchor="end" if peak > whole / 2 else "start"))
-    x, y = 0.0, 84.0 if peak else 66.0
-    for number, (label, _, text) in enumerate(parts):
-        words = f"{label} {text}"
+        at = min(WIDTH * peak / whole, WIDTH - 1)
+        marks.append(_line(at, 0, at, 34, "bad", 2))
+    marks.append(_rect(0, 36, WIDTH, 8, None, f"Budget: {budget_text}"))
+    marks.append(_rect(0, 36, WIDTH * min(total / max(budget, 1), 1.0), 8, "one" if total <= budget else "bad", "used"))
+    x, y = 0.0, 64.0
+    legend = [(f"{label} {text}", _PARTS[number % len(_PARTS)]) for number, (label, _, text) in enumerate(parts)]
+    legend += [("measured peak", "bad")] if peak else []
+    for words, colour in legend:
         if x and x + 7 * len(words) + 20 > WIDTH:
             x, y = 0.0, y + 18
-        marks.append(_rect(x, y - 10, 10, 10, _PARTS[number % len(_PARTS)], label))
-        marks.append(_text(x + 15, y, words))
+        marks += [_rect(x, y - 10, 10, 10, colour, words), _text(x + 15, y, words)]
         x += 7 * len(words) + 34
+    of_budget = f"thin bar: {100 * total / budget:.3g} % of the budget, {budget_text}" if budget else "budget unknown"
+    marks.append(_text(0, y + 18, of_budget))
     described = ", ".join(f"{label} {text}" for label, _, text in parts)
-    return _svg(y + 8, f"Memory: {described}; budget {budget_text}", marks)
+    return _svg(y + 24, f"Memory: {described}; budget {budget_text}", marks)
 
 
-def intervals(rows: Sequence[Interval], unit: str) -> str:
-    """Predicted intervals of one metric on one scale from zero, the chosen one strong, measured values as dots."""
+def intervals(rows: Sequence[Interval], unit: str, *, from_zero: bool = True) -> str:
+    """Predicted intervals of one metric on one scale, the chosen one strong, measured values as dots."""
     known = [x for row in rows for x in (row.low, row.mid, row.high, row.measured) if x is not None]
-    most = max(known, default=0) or 1.0
-    left, step = 0.0, 40
+    least, most = (0.0, max(known, default=0.0) or 1.0) if from_zero else _range(known or [0.0])
+    step = 40
 
     def at(value: float) -> float:
-        return left + (WIDTH - 10 - left) * value / most
+        return 6 + (WIDTH - 12) * (value - least) / (most - least)
 
     marks = []
     for number, row in enumerate(rows):
         y = 14 + step * number
         marks.append(_text(0, y, row.label, bold=row.strong))
         marks.append(_text(WIDTH, y, row.text, anchor="end"))
-        marks.append(_line(left, y + 12, WIDTH, y + 12, "line", 0.5))
+        marks.append(_line(0, y + 12, WIDTH, y + 12, "line", 0.5))
         if row.low is not None and row.high is not None:
-            colour = "one" if row.strong else "three"
+            colour = "two" if row.strong else "three"
             marks.append(_rect(at(row.low), y + 6, max(at(row.high) - at(row.low), 2), 12, colour, row.text))
         if row.mid is not None:
-            marks.append(_line(at(row.mid), y + 3, at(row.mid), y + 21, "four" if row.strong else "one", 3))
+            marks.append(_line(at(row.mid), y + 3, at(row.mid), y + 21, "ink", 2))
         if row.measured is not None:
-            inside = row.low is not None and row.high is not None and row.low <= row.measured <= row.high
-            marks.append(
-                _disc(at(row.measured), y + 12, 5, "good" if inside else "bad", f"measured: {row.measured:.4g}")
-            )
+            marks.append(_disc(at(row.measured), y + 12, 6, _judged(row), f"measured: {row.measured:.4g}"))
     described = "; ".join(f"{row.label}: {row.text}" for row in rows)
     return _svg(step * len(rows), f"Intervals in {unit}. {described}", marks)
+
+
+def _judged(row: Interval) -> str:
+    """The colour of a measured value: by whether it lies in its interval, if it has one."""
+    if row.low is None or row.high is None or row.measured is None:
+        return "four"
+    return "good" if row.low <= row.measured <= row.high else "bad"
 
 
 def pareto(points: Sequence[Point], x_label: str, y_label: str, area_label: str) -> str:
@@ -159,10 +166,10 @@ def pareto(points: Sequence[Point], x_label: str, y_label: str, area_label: str)
     return _svg(bottom + 44, f"{y_label} against {x_label}. {described}", marks)
 
 
-def bars(rows: Sequence[Bar], limit: float, limit_text: str) -> str:
-    """Shares of one as bars, with the limit that they were judged by as a line."""
+def bars(rows: Sequence[Bar], limit: float | None = None, limit_text: str = "") -> str:
+    """Shares of one as bars; with a limit, the line that they were judged by."""
     marks, step = [], 38
-    most = max([limit, 1.0, *(row.share for row in rows if row.share is not None)])
+    most = max([limit or 0.0, 1.0, *(row.share for row in rows if row.share is not None)])
     for number, row in enumerate(rows):
         y = 14 + step * number
         marks.append(_text(0, y, row.label))
@@ -171,10 +178,11 @@ def bars(rows: Sequence[Bar], limit: float, limit_text: str) -> str:
             colour = {True: "good", False: "bad", None: "four"}[row.good]
             marks.append(_rect(0, y + 6, WIDTH * max(row.share, 0) / most, 12, colour, row.text))
     height = step * len(rows)
-    x = WIDTH * limit / most
-    marks += [_line(x, 4, x, height, "line", 1.5, dashed=True), _text(x - 4, height + 12, limit_text, anchor="end")]
+    if limit is not None:
+        x = WIDTH * limit / most
+        marks += [_line(x, 4, x, height, "ink", 1.5, dashed=True), _text(x - 4, height + 12, limit_text, anchor="end")]
     described = "; ".join(f"{row.label}: {row.text}" for row in rows)
-    return _svg(height + 18, f"{limit_text}. {described}", marks)
+    return _svg(height + (18 if limit is not None else 0), f"{limit_text}. {described}", marks)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -7,20 +7,21 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from fake_run import MACHINE, SIZE, FakeExecutor, fake_model, fake_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executors import report_html, report_md
+from executors import plots, report_html, report_md
 from executors.packaging import artifact_name, model_card
 from executors.runner import run_plan
 from knowledge.base import printable
 
 MIX = "Q8_0+ffn_gate=Q5_0"
 EVIL = '"><script>alert(1)</script>[x](javascript:alert(2))|`$(reboot)`\x1b[31m\u202e{{ 7*7 }}<img src=http://evil/x>'
-VOID = {"meta", "link", "img", "br", "hr", "input", "line", "rect", "circle"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "line"}
 
 # ggml docs/gguf.md, "Validating Above Naming Convention"
 CONVENTION = re.compile(
@@ -88,23 +89,46 @@ def test_the_summary_tells_what_the_untried_precisions_would_have_given(document
     assert "Q5_0 90.0 % of the quality in 39.0 % of the bytes (would miss quality)" in text
 
 
+def widths(svg: str) -> list[float]:
+    return [float(width) for width in re.findall(r'<rect [^>]*? width="([\d.]+)"', svg)]
+
+
 def test_the_memory_bar_adds_up(documents: dict[str, Any]) -> None:
-    memory = report_html.memory_parts(documents["straight"])
-    assert memory is not None
-    measured = documents["straight"]["memory"]["measured_peak_rss_bytes"]
-    assert sum(part.width for part in memory["parts"]) * measured == pytest.approx(25_600)
-    assert [part.start for part in memory["parts"]] == sorted(part.start for part in memory["parts"])
-    assert memory["peak"] == 1.0
+    memory = documents["straight"]["memory"]
+    stacked = widths(report_html.memory_plot(documents["straight"]))[:3]
+    whole = max(memory["total_bytes"], memory["measured_peak_rss_bytes"])
+    assert sum(stacked) == pytest.approx(plots.WIDTH * memory["total_bytes"] / whole, abs=0.2)
 
 
-def test_every_mark_of_the_plot_lies_on_its_scale(documents: dict[str, Any]) -> None:
-    rows = report_html.plot_rows(documents["straight"])
-    assert {row.label for row in rows} >= {"File size", "Decode", "Quality retention"}
-    for row in rows:
-        marks = [mark for mark in (row.low, row.mid, row.high, row.value) if mark is not None]
-        assert all(0 <= mark <= 1 for mark in marks)
-        bounds = [mark for mark in (row.low, row.mid, row.high) if mark is not None]
-        assert bounds == sorted(bounds)
+def test_every_mark_of_a_plot_lies_on_its_scale(documents: dict[str, Any]) -> None:
+    rows = report_html.predictions(documents["straight"])
+    for name in ("File size", "Decode", "Quality retention"):
+        assert any(name in row for row in rows)
+    for svg in (*rows, report_html.quality_plot(documents["straight"])):
+        places = [float(x) for x in re.findall(r' (?:x|x1|x2|cx)="([-\d.]+)"', svg)]
+        assert all(0 <= place <= plots.WIDTH for place in places)
+
+
+def test_plots_escape_what_they_are_given() -> None:
+    evil = "<script>alert(1)</script>\x1b[31m\"'&"
+    drawn = [
+        plots.memory_bar([(evil, 1, evil)], 2, evil, 1),
+        plots.intervals([plots.Interval(evil, 1, 2, 3, evil, 2)], evil),
+        plots.pareto([plots.Point(evil, 1, 1, 1, True), plots.Point("b", 2, 0.5, 3, False)], evil, evil, evil),
+        plots.bars([plots.Bar(evil, 0.5, evil, True)], 0.95, evil),
+    ]
+    for svg in drawn:
+        assert "<script" not in svg
+        assert "\x1b" not in svg
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1e9)] * 3), min_size=1, max_size=12))
+def test_a_pareto_plot_of_any_figures_is_drawn(figures: list[tuple[float, float, float]]) -> None:
+    points = [plots.Point(str(n), x, y, area + 1, n % 2 == 0) for n, (x, y, area) in enumerate(figures)]
+    svg = plots.pareto(points, "x", "y", "area")
+    assert ElementTree.fromstring(svg) is not None
+    assert "nan" not in svg
 
 
 class Page(HTMLParser):
@@ -222,9 +246,9 @@ def test_groups_of_tensors_are_ranked_by_what_a_saved_byte_costs(documents: dict
     ]
     found = {"base": "Q8_0", "lower": "Q5_0", "tokens": 1024, "measured": measured, "mix": {"groups": ["ffn_gate"]}}
     page = report_html.render({**documents["passed"], "sensitivity": found})
-    assert page.index("ffn_gate</strong>, lowered") < page.index("attn_v</strong>")
-    assert 'aria-label="ffn_gate: 6 % of the largest divergence per byte saved"' in page
-    assert 'aria-label="attn_v: 100 % of the largest' in page
+    assert page.index("ffn_gate, lowered</text>") < page.index("attn_v</text>")
+    drawn = widths(report_html.sensitivity_plot({"sensitivity": found}))
+    assert drawn == pytest.approx([plots.WIDTH * (0.006 / 500) / (0.020 / 100), plots.WIDTH], abs=0.1)
     text = report_md.render({**documents["passed"], "sensitivity": found})
     assert "| `ffn_gate` | 0.0060 | 500 B | yes |" in text
     assert "Sensitivity" not in report_html.render(documents["passed"])

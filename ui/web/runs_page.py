@@ -126,7 +126,7 @@ def _show_report(report: Document) -> None:
     for row in report["predicted_vs_measured"]:
         text = f"measured {quantity(row['metric'], row['measured'])}"
         line = Interval(LABELS[row["metric"]], row["low"], row["mid"], row["high"], text, row["measured"], strong=True)
-        picture(intervals([line], ""))
+        picture(intervals([line], "", from_zero=False))
 
 
 def _show_checklist(run: jobs.Run) -> None:
