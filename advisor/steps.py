@@ -26,6 +26,7 @@ from advisor.gates import gates_for, runtime_gate, tasks_gate
 from advisor.judging import Judged, speeds
 from advisor.ladder import ladder_for
 from advisor.memory import resident_peak_bytes
+from advisor.origin import SOURCE_FOLDER, form_of, hub_flags, source_of, source_path
 from advisor.rank import band, quality_row
 from advisor.recipe import nncf_script, recipe_of
 from advisor.speed import CostModel, ttft_ms
@@ -34,7 +35,7 @@ from knowledge.precisions import overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.tables import read_document
 
-SOURCE, SOURCE_FOLDER, IMATRIX = "work/source.gguf", "work/source", "work/imatrix.gguf"
+IMATRIX = "work/imatrix.gguf"
 WINDOW = 512
 NPU_RESPONSE_TOKENS = 128  # MIN_RESPONSE_LEN of OpenVINO GenAI: the prompt gets the rest of the context
 
@@ -51,7 +52,7 @@ def make_work(
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
     framework = framework_named(row.framework)
-    executable = framework.executor and _source(spec)["kind"] in framework.starts_from
+    executable = framework.executor and form_of(spec) in framework.starts_from
     words = _words(best, threads)
     recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable, request)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
@@ -143,7 +144,8 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
     words: dict[str, Any] = {
         "model": spec.hf_id or spec.name,
         "path": spec.path,
-        "source": _source_path(spec),
+        "source": source_path(spec),
+        "hub_flags": hub_flags(spec),
         "slug": slug,
         "precision": precision.name,
         "artifact": _MADE.get(row.framework, "work/model" if framework_named(row.framework).executor else "artifact"),
@@ -243,8 +245,9 @@ def _step(
     request: Constraints,
     threads: int | None,
 ) -> dict[str, Any]:
-    form = _COMMANDS.get(_source(best.option.spec)["kind"], "") if best.option.spec.path else ""
-    template = recipe.get(form, recipe["command"])
+    spec = best.option.spec
+    here = bool(spec.path) or (form_of(spec) == "file" and recipe["kind"] != "acquire")
+    template = recipe.get(_COMMANDS[form_of(spec)] if here else "", recipe["command"])
     outputs = [_path(o, words) for o in recipe.get("outputs", [])]
     settings = _settings(recipe, best, request, words) if executable else _guide(recipe, best, words)
     return {
@@ -256,7 +259,7 @@ def _step(
         "command": _command(template, words),
         "inputs": [_path(i, words) for i in recipe.get("inputs", [])],
         "outputs": outputs,
-        "estimate": estimate(recipe, best, from_folder=_source_path(best.option.spec) == SOURCE_FOLDER),
+        "estimate": estimate(recipe, best, from_folder=source_path(best.option.spec) == SOURCE_FOLDER),
         "host": recipe["host"],
     }
 
@@ -289,11 +292,11 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
         why = f"not run on the {option.engine.kind.upper()}: do it on the target"
         return {"kind": "guide", "values": {"backend": option.backend.backend, "why": why}}
     if kind == "acquire":
-        return {"kind": "acquire", "source": _source(option.spec), "output": _source_path(option.spec)}
+        return {"kind": "acquire", "source": source_of(option.spec), "output": source_path(option.spec)}
     if kind == "convert":
         return {
             "kind": "convert",
-            "input": _source_path(option.spec),
+            "input": source_path(option.spec),
             "output": recipe["outputs"][0],
             "type": "BF16" if "BF16" in recipe.get("types", ()) and _is_bf16(option.spec) else "F16",
             **recipe.get("settings", {}),
@@ -344,20 +347,3 @@ def _is_here(recipe: dict[str, Any], best: Judged) -> bool:
 
 def _is_bf16(spec: ModelSpec) -> bool:
     return spec.source_precision.upper() in ("BF16", "BFLOAT16")
-
-
-def _source(spec: ModelSpec) -> dict[str, Any]:
-    if spec.embedded:
-        return {"kind": "embedded", "hf_id": spec.hf_id}
-    if spec.path:
-        return {
-            "kind": "file" if spec.path.lower().endswith(".gguf") else "folder",
-            "path": spec.path,
-            "hf_id": spec.hf_id,
-        }
-    return {"kind": "hub", "hf_id": spec.hf_id}
-
-
-def _source_path(spec: ModelSpec) -> str:
-    """Where the acquire step puts the model."""
-    return SOURCE_FOLDER if _source(spec)["kind"] == "folder" else SOURCE

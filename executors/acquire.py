@@ -1,4 +1,5 @@
-"""Acquire: from a plan's ModelSource to a file or folder in the run folder, copied and hashed in one reading.
+"""Acquire a local model: from a plan's ModelSource to a file or folder in the run folder, copied and hashed in one
+reading. (One of the hub: executors.download.)
 
 A local model is copied, not linked: the run stays complete and resumable when the user moves, edits or deletes the
 original, and nothing that happens in the run can touch it.
@@ -15,7 +16,7 @@ from typing import Any
 from advisor.plan import ModelSource
 from executors.checkpoint_files import checkpoint_files, copy_checkpoint
 from executors.folder import copy_file
-from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorError, file_error
+from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, file_error
 from knowledge.models import embedded_path
 
 _GGUF_MAGIC = b"GGUF"
@@ -25,9 +26,8 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 def acquire(source: ModelSource, target: Path, on_fraction: Callable[[float], None]) -> dict[str, Any]:
     """Copy the model to the new file or folder `target`; what it is: `{"kind", "name", "hf_id", "bytes", "sha256"}`.
 
-    Raises AdvisorError: `needs-hub` (downloads are not built yet), `toolchain-missing` (no embedded model),
-    `not-found`, `bad-model` (no GGUF), `split-model`, `model-changed` (not the file that the plan was made for), and
-    what executors.checkpoint_files raises.
+    Raises AdvisorError: `toolchain-missing` (no embedded model), `not-found`, `bad-model` (no GGUF), `split-model`,
+    `model-changed` (not the file that the plan was made for), and what executors.checkpoint_files raises.
     """
     path = locate(source)
     if source.kind == "folder":
@@ -60,13 +60,6 @@ def locate(source: ModelSource) -> Path:
     """The local file or folder of a model source, links followed (a hub cache is made of them)."""
     if source.kind == "embedded":
         return _embedded()
-    if source.kind == "hub":
-        raise AdvisorError(
-            "needs-hub",
-            f"Downloading {source.hf_id} is not built yet.",
-            "download a 16-bit GGUF of it and run: advisor plan FILE.gguf",
-            EXIT_STEP_FAILED,
-        )
     path = Path(source.path)
     if not path.is_absolute() or source.path.startswith(("//", "\\\\")):
         raise AdvisorError("bad-path", f"{source.path}: a plan names its model by an absolute local path.", _REPLAN)

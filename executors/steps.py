@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from advisor.plan import AcquireSettings, GuideSettings, PackageSettings
+from advisor.plan import AcquireSettings, GuideSettings, ModelSource, PackageSettings
 from executors.acquire import acquire, source_bytes
+from executors.download import download
 from executors.executor import Event, Executor, Task, Watch
 from executors.folder import (
     RunFolder,
@@ -143,8 +145,7 @@ class StepRunner:
             return make(temporary)
         if isinstance(job.settings, AcquireSettings):
             assert temporary is not None
-            require_disk(self.folder, source_bytes(job.settings.source), "A copy of the model")
-            return acquire(job.settings.source, temporary, lambda share: self._progress(job, share, 1.0, "copying"))
+            return self._acquire(job, job.settings.source, temporary)
         assert not isinstance(job.settings, GuideSettings)
         paths = {role: self.folder.path(path) for role, path in job.inputs.items()}
         if temporary is not None:
@@ -159,6 +160,12 @@ class StepRunner:
             cancel=self.cancel,
         )
         return self.executor.run(Task(job.settings, paths, self.threads, watch, job.made))
+
+    def _acquire(self, job: Job, source: ModelSource, temporary: Path) -> dict[str, Any]:
+        if source.kind == "hub":
+            return download(source, temporary, partial(self._progress, job), self.note, self.cancel)
+        require_disk(self.folder, source_bytes(source), "A copy of the model")
+        return acquire(source, temporary, lambda share: self._progress(job, share, 1.0, "copying"))
 
     def _hear(self, job: Job, step: Path, event: Event) -> None:
         """Pass a worker's progress on; keep its metrics in metrics.jsonl."""

@@ -19,7 +19,7 @@ from knowledge.base import MIB, AdvisorError, advisor_home, read_json, write_jso
 from knowledge.checkpoint import MAX_CONFIG_BYTES, MAX_INDEX_BYTES, MAX_SHARDS, read_folder
 from knowledge.gguf import read_gguf_header
 from knowledge.gguf_model import model_of_file
-from knowledge.hub_files import COMMIT, Growing, Reader, as_json, described, from_json
+from knowledge.hub_files import COMMIT, Growing, Reader, Repository, as_json, described, from_json
 from knowledge.hub_http import HubClient, HubSettings, hub_settings
 from knowledge.licences import commercial_use
 from knowledge.models import catalogue_model, nearest_models
@@ -34,6 +34,7 @@ _HUB_NAME = re.compile(
     r"(?:(?:@|/tree/)(?P<revision>[\w./-]{1,120}))?(?::(?P<file>[\w./ +-]{1,200}))?/?",
     re.ASCII,
 )
+_WEIGHTS = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors", re.ASCII)
 _INDEX = "model.safetensors.index.json"
 # What a run needs of a checkpoint besides its weights.
 _SMALL = re.compile(
@@ -75,14 +76,26 @@ def hub_model(name: HubName, *, offline: bool = False) -> ModelSpec:
         return _kept_model(settings, name)
     client = HubClient(settings, name.hf_id)
     try:
-        info = client.model_info(name.revision, limit=MAX_INFO_BYTES)
+        repository = read_repository(client, name.revision)
     except AdvisorError as error:
         raise _not_found(name, error) from error
-    repository = described(client, name.hf_id, info)
     folder = _home(settings, name.hf_id) / repository.commit
     _write(folder / "advisor.json", as_json(repository))
     _write(folder.parent / f"{_slug(name.revision)}.ref", {"commit": repository.commit})
     return _model(Reader(client, repository, folder), name)
+
+
+def read_repository(client: HubClient, revision: str = "") -> Repository:
+    """What the hub lists of a revision (a commit, a branch; empty: main) of the client's repository."""
+    return described(client, client.model_info(revision, limit=MAX_INFO_BYTES))
+
+
+def checkpoint_parts(repository: Repository) -> tuple[HubFile, ...]:
+    """The files of a checkpoint that a run needs, by their usual names; `unsupported-model` where it is none."""
+    paths = [file.path for file in repository.files]
+    if "config.json" not in paths or not any(_WEIGHTS.fullmatch(path) for path in paths):
+        raise _unsupported(repository)
+    return tuple(file for file in repository.files if _WEIGHTS.fullmatch(file.path) or _SMALL.fullmatch(file.path))
 
 
 def _not_found(name: HubName, error: AdvisorError) -> AdvisorError:
@@ -160,7 +173,7 @@ def _model(reader: Reader, name: HubName) -> ModelSpec:
     elif whole:
         found, files = _checkpoint_model(reader, paths)
     else:
-        raise _unsupported(reader, paths)
+        raise _unsupported(reader.repository)
     repository = reader.repository
     sizes = sum(file.bytes for file in files)
     known = catalogue_model(repository.hf_id)
@@ -221,8 +234,8 @@ def _texts(values: Iterable[Any]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _unsupported(reader: Reader, paths: list[str]) -> AdvisorError:
-    endings = {PurePosixPath(path).suffix.lower() for path in paths}
+def _unsupported(repository: Repository) -> AdvisorError:
+    endings = {PurePosixPath(file.path).suffix.lower() for file in repository.files}
     if endings & {".bin", ".pt", ".pth", ".ckpt"}:
         what, hint = "its weights are PyTorch pickles, which are never loaded", "look for a safetensors or GGUF copy"
     elif ".xml" in endings:
@@ -233,7 +246,7 @@ def _unsupported(reader: Reader, paths: list[str]) -> AdvisorError:
         what, hint = "it has no config.json with a model.safetensors", "it may be an adapter: name its base model"
     else:
         what, hint = "it holds no weights", "name a repository with safetensors or GGUF files"
-    return AdvisorError("unsupported-model", f"{reader.repository.hf_id} cannot be planned: {what}.", hint)
+    return AdvisorError("unsupported-model", f"{repository.hf_id} cannot be planned: {what}.", hint)
 
 
 # ---- repositories of GGUF files

@@ -49,7 +49,7 @@ def from_json(document: dict[str, Any]) -> Repository:
     return Repository(document["hf_id"], document["commit"], files, document["licence"])
 
 
-def described(client: HubClient, hf_id: str, info: Any) -> Repository:
+def described(client: HubClient, info: Any) -> Repository:
     """The hub's description, checked; `bad-hub-answer` where it is none."""
     if not isinstance(info, dict) or not isinstance(info.get("siblings"), list):
         raise client.bad_answer("it lists no files")
@@ -59,7 +59,7 @@ def described(client: HubClient, hf_id: str, info: Any) -> Repository:
     if len(siblings) > MAX_FILES:
         raise client.bad_answer(f"it lists more than {MAX_FILES} files")
     files = tuple(_file(client, entry) for entry in siblings)
-    return Repository(hf_id, commit, files, _licence(info))
+    return Repository(client.hf_id, commit, files, _licence(info))
 
 
 def _file(client: HubClient, entry: Any) -> HubFile:

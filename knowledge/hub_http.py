@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from knowledge.base import EXIT_STEP_FAILED, AdvisorError, format_bytes, printable
+from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorError, format_bytes, printable
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 ATTEMPTS = 3
@@ -75,8 +75,11 @@ class HubClient:
 
     def __init__(self, settings: HubSettings, hf_id: str) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing about the user is told
-        from huggingface_hub.utils import build_hf_headers, get_session
-
+        try:
+            from huggingface_hub.utils import build_hf_headers, get_session
+        except ImportError as error:
+            message, hint = "huggingface_hub is not installed.", "install advisor again: pip install edge-advisor"
+            raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING) from error
         self.settings, self.hf_id = settings, hf_id
         self._session = get_session()
         self._headers = {**build_hf_headers(library_name="edge-advisor"), "accept-encoding": "identity"}

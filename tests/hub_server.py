@@ -110,9 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(next(found), {"etag": f'"{digest}"'}, fault)
         elif path.startswith("/api/models/"):
             self._api(*re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path).groups())  # type: ignore
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._resolve(*match.groups(), token, fault)
         else:
-            hf_id, revision, name = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path).groups()  # type: ignore
-            self._resolve(hf_id, revision, name, token, fault)
+            self._send(404, {}, b"")
 
     def _api(self, hf_id: str, revision: str | None) -> None:
         repo = self.hub.repos.get(hf_id)
@@ -135,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         extra = {"lfs": large, "xetHash": _sha256(body[::-1])} if len(body) >= LFS_FROM else {}
         return {"rfilename": name, "size": len(body), "blobId": _git_sha1(body), **extra}
 
-    def _resolve(self, hf_id: str, revision: str, name: str, token: str, fault: Fault | None) -> None:
+    def _resolve(self, hf_id: str, revision: str, name: str, token: str, fault: Fault | None = None) -> None:
         repo = self.hub.repos[hf_id]
         if repo.gated and token != repo.token:
             self._send(403 if token else 401, {"x-error-code": "GatedRepo"}, b"Access to this model is restricted.")

@@ -69,7 +69,7 @@ def test_the_npu_takes_only_symmetric_four_bits_in_its_groups(change: dict[str, 
 
 @pytest.mark.parametrize("recipe", [{}, {"type": "Q8_0", "compression": {"passes": [{"mode": "int8_asym"}]}}])
 def test_a_quantize_step_says_in_exactly_one_way_how(recipe: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="GGUF type or a compression"):
+    with pytest.raises(ValidationError, match="one of a GGUF type, a compression"):
         QuantizeSettings.model_validate({"input": "work/a", "output": "work/b", "precision": "x", **recipe})
 
 
@@ -125,10 +125,13 @@ def test_the_npu_s_items_are_on_no_other_checklist() -> None:
     assert not any(item["id"].startswith("npu-") for item in here()["plan"]["checklist"])
 
 
-def test_a_model_that_is_not_here_is_shown_how_and_not_promised() -> None:
-    steps = openvino_plan(find_model("Llama-3.2-1B-Instruct"), target="cpu")["plan"]["steps"]
-    assert all(step["settings"]["kind"] == "guide" for step in steps)
-    assert ["optimum-cli", "export", "openvino"] in [step["command"][:3] for step in steps]
+def test_a_model_that_is_not_here_is_downloaded_first() -> None:
+    document = openvino_plan(find_model("Llama-3.2-1B-Instruct"), target="cpu")
+    source = settings_of(document, "acquire")["source"]
+    assert (source["kind"], source["hf_id"]) == ("hub", "meta-llama/Llama-3.2-1B-Instruct")
+    commands = {step["id"]: step["command"] for step in document["plan"]["steps"]}
+    assert ["optimum-cli", "export", "openvino"] in [command[:3] for command in commands.values()]
+    assert commands["acquire"][:3] == ["hf", "download", "meta-llama/Llama-3.2-1B-Instruct"]
 
 
 def test_the_resident_peak_counts_the_mapped_file_and_the_copy_but_no_unused_cache() -> None:

@@ -144,11 +144,12 @@ def test_a_link_in_a_run_folder_is_not_followed(place: str, tmp_path: Path) -> N
     assert list(outside.iterdir()) == []
 
 
-def test_a_hub_model_says_what_to_do_instead(tmp_path: Path) -> None:
+def test_a_hub_model_that_may_not_be_downloaded_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = fake_plan(fake_model(tmp_path / "model.gguf"), "Q8_0").as_json()
     source(document).update(kind="hub", path="", hf_id="org/model")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
     with pytest.raises(AdvisorError) as refused:
         run_plan(
             Plan.model_validate(document), tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids")
         )
-    assert (refused.value.code, refused.value.exit_code) == ("needs-hub", 7)
+    assert (refused.value.code, refused.value.exit_code) == ("not-cached", 7)
