@@ -64,18 +64,33 @@ def knowledge(arguments: argparse.Namespace) -> Answer:
     if arguments.graph is not None:
         return _graph(topic, arguments.graph)
     rows = _rows(topic) if arguments.name is None else _found(topic, arguments.name)
+    if arguments.name is not None and topic in ("frameworks", "devices"):
+        rows = [_with_places(topic, rows[0])]
 
     def show() -> None:
-        from ui.view_info import show_record, show_rows, show_rules
+        from ui.view_info import show_places, show_record, show_rows, show_rules
 
         if arguments.name is not None and len(rows) == 1:
-            show_record(rows[0])
+            shown = {key: value for key, value in rows[0].items() if key not in ("runs_on", "notes")}
+            show_record(shown)
+            if "runs_on" in rows[0]:
+                show_places(rows[0]["runs_on"], rows[0]["notes"])
         elif topic == "rules":
             show_rules(rows)
         else:
             show_rows(COLUMNS[topic], rows)
 
     return Answer({"schema": "advisor.knowledge/1", "topic": topic, "rows": rows}, show)
+
+
+def _with_places(topic: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A framework's or a device's row with where it runs (`runs_on`) and what was assumed of it (`notes`)."""
+    from ui.knowledge_rows import device_places, framework_places
+
+    if topic == "frameworks":
+        return {**row, "runs_on": framework_places(row["name"]), "notes": []}
+    places, notes = device_places(row["name"])
+    return {**row, "runs_on": places, "notes": notes}
 
 
 def _graph(topic: str, form: str) -> Answer:

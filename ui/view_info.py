@@ -12,6 +12,12 @@ from ui.terminal import bullets, command, console, figure, gib, heading, pairs, 
 Document = dict[str, Any]
 
 TOOLCHAIN_MARKS = {"ok": "[green]ok[/green]", "broken": "[red]broken[/red]", "missing": "[dim]missing[/dim]"}
+PLACE_MARKS = {
+    "supported": "[green]yes[/green]",
+    "experimental": "[yellow]experimental[/yellow]",
+    "unsupported": "[red]no[/red]",
+    "outside": "[dim]elsewhere[/dim]",
+}
 CHECK_MARKS = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 
 
@@ -119,6 +125,27 @@ def show_rules(rules: Sequence[Document]) -> None:
                 f"{safe(rule['text'])} [dim]({safe(rule['source'])})[/dim]"
             )
         screen.print(tree)
+
+
+def show_places(places: Sequence[Document], notes: Sequence[str]) -> None:
+    """Where a framework or a device runs, where it cannot, and who says so."""
+    screen = console()
+    heading(screen, "Where it runs, and where it cannot")
+    rows = (
+        (
+            PLACE_MARKS[place["support"]],
+            safe(f"{place['framework']} {place['backend']}"),
+            safe(place.get("on") or f"{place['engine'].upper()} {', '.join(place['vendors'])}"),
+            safe(", ".join(place["os"])),
+            safe("; ".join([place["text"], *(f"needs {need} or newer" for need in place["needs"])])),
+            safe(place["source"]),
+        )
+        for place in places
+    )
+    screen.print(table(("", "backend", "on", "systems", "what is known", "source"), rows))
+    if notes:
+        heading(screen, "Notes")
+        bullets(screen, map(safe, notes))
 
 
 def show_record(record: Document) -> None:
