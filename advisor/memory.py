@@ -181,15 +181,20 @@ def memory_need(
     """Everything that lies in the engine's pool while the model runs. All experts count: all are resident."""
     cache = cache_parts(spec, context, concurrency, kv_type, framework, backend)
     overhead = overhead_parts(spec, framework, backend, context, concurrency)
-    repacked = _overhead(framework, backend).repack_types
+    row = _overhead(framework, backend)
+    held: tuple[Part, ...] = (("weights", sizes.tensor_bytes, "tensor shapes and the precision's rules"),)
+    evictable = sum(sizes.matrix_bytes.get(name, 0) for name in row.repack_types)
+    if row.widens and sizes.nominal_bits == 16:
+        wide = 2 * sizes.tensor_bytes
+        held = (("weights, widened to 32 bits", wide, row.source), ("their rearranged copy", wide, row.source))
+    elif "*" in row.repack_types:
+        evictable = sizes.tensor_bytes
     return MemoryNeed(
-        weights_bytes=sizes.tensor_bytes,
+        weights_bytes=sum(size for _, size, _ in held),
         kv_bytes=sum(size for _, size, _ in cache),
         overhead_bytes=sum(size for _, size, _ in overhead),
-        parts=(("weights", sizes.tensor_bytes, "tensor shapes and the precision's rules"), *cache, *overhead),
-        evictable_bytes=sizes.tensor_bytes
-        if "*" in repacked
-        else sum(sizes.matrix_bytes.get(name, 0) for name in repacked),
+        parts=(*held, *cache, *overhead),
+        evictable_bytes=evictable,
     )
 
 

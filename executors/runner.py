@@ -31,7 +31,7 @@ from executors.gates import evaluate, merit, status_of
 from executors.report import Identity, Outcome, Rung
 from executors.schedule import Job, Schedule, resolved, rung_precision, schedule
 from executors.steps import StepRunner
-from knowledge.base import EXIT_INTERRUPTED, AdvisorError, file_error, write_json
+from knowledge.base import EXIT_INTERRUPTED, EXIT_STEP_FAILED, AdvisorError, file_error, format_bytes, write_json
 from probes.profile import HardwareProfile
 
 MEMORY_SHARE = 0.95  # of this machine's memory that a worker may hold: it ends before the system has to end something
@@ -146,6 +146,7 @@ class _Run:
     def complete(self, machine: HardwareProfile) -> dict[str, Any]:
         """Everything from the first job to the report; the previous report where nothing was left to do."""
         self._require_disk()
+        self._require_memory()
         for job in self.jobs.shared:
             self.steps.perform(job)
         chosen = self._climb()
@@ -175,6 +176,21 @@ class _Run:
         jobs = (*self.jobs.shared, *self.jobs.rungs[0], self.jobs.package)
         unfinished = [job.step.estimate.disk_bytes or 0 for job in jobs if not self._is_done(job)]
         require_disk(self.folder, sum(unfinished), "This run")
+
+    def _require_memory(self) -> None:
+        """Before anything runs: the memory that making the first choice needs, as estimated."""
+        limit = self.steps.rss_limit_bytes
+        for job in (*self.jobs.shared, *self.jobs.rungs[0]):
+            need = job.step.estimate.peak_ram_bytes or 0
+            making = job.step.kind in ("convert", "quantize") and not self._is_done(job)
+            if limit is not None and making and need > limit:
+                raise AdvisorError(
+                    "memory-short",
+                    f"Step {job.step.id} needs about {format_bytes(need)} of memory, and a worker may have "
+                    f"{format_bytes(limit)} here.",
+                    "run this plan on a machine with more memory: the artifact will be the same",
+                    EXIT_STEP_FAILED,
+                )
 
     def _is_done(self, job: Job) -> bool:
         status = read_status(self.folder.step(job.name))

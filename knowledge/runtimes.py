@@ -15,7 +15,8 @@ class Overhead:
     `footprint_bytes` is the process without a model; `activation_bytes` the width of an activation; `ubatch` how many
     tokens are computed at once; `allocated` whether buffers count in full even where nothing was written to them;
     `repack_types` are the ggml types that the kernels keep a rearranged copy of, `*` all weights; `cache_grows` whether
-    the key-value cache takes memory as tokens come and not for the whole context at once.
+    the key-value cache takes memory as tokens come and not for the whole context at once; `widens` whether 16-bit
+    weights are computed with in 32 bits and kept so, beside their rearranged copy.
     """
 
     framework: str
@@ -27,6 +28,7 @@ class Overhead:
     repack_types: tuple[str, ...]
     cache_grows: bool
     source: str
+    widens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def overheads() -> dict[tuple[str, str], Overhead]:
             tuple(row["repack_types"].split()),
             row["cache_grows"] == "yes",
             row["source"],
+            row.get("widens") == "yes",
         )
         for row in read_rows("overheads.csv")
     ]

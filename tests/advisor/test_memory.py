@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.memory import budget, cache_parts, kv_bytes, memory_need, overhead_parts, place_of
+from advisor.memory import budget, cache_parts, kv_bytes, memory_need, overhead_parts, place_of, resident_peak_bytes
 from knowledge.base import GIB, MIB
 from knowledge.models import find_model, load_models
 from knowledge.precisions import resolve_precision
@@ -278,3 +278,24 @@ def test_reserves_name_their_sources() -> None:
     assert set(systems) == {"linux", "windows", "macos", "android", "ios", "raspberry-pi", "unknown"}
     assert all(row.source.startswith("assumption") for row in systems.values())
     assert 0 < graphics.apple_share < graphics.apple_large_share < 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "measured"),
+    [("f16", 1_398_571_008), ("int8", 469_225_472), ("int8+ffn_gate=int4-asym-g32", 452_739_072),
+     ("int4-sym-g64", 377_274_368)],
+)  # fmt: skip
+def test_openvino_s_resident_peak_is_within_15_percent_of_what_was_measured(precision: str, measured: int) -> None:
+    """Measured 2026-11-24 with OpenVINO GenAI 2026.4.1 on an AVX-512 CPU: 128 tokens in, 32 out, context 4096."""
+    spec = find_model(SMALL)
+    sizes = weights(spec, resolve_precision(precision, "openvino")[0])
+    assert resident_peak_bytes(spec, sizes, "openvino", "cpu", 4096, 160) == pytest.approx(measured, rel=0.15)
+
+
+def test_sixteen_bit_weights_that_are_widened_need_their_memory_and_cannot_be_dropped() -> None:
+    plain, packed = (need(SMALL, precision, "openvino") for precision in ("f16", "int8"))
+    sizes = weights(find_model(SMALL), resolve_precision("f16", "openvino")[0])
+    assert plain.weights_bytes == 4 * sizes.tensor_bytes
+    assert plain.evictable_bytes == 0
+    assert packed.evictable_bytes == packed.weights_bytes
+    assert sum(size for _, size, _ in plain.parts) == plain.total_bytes

@@ -275,6 +275,19 @@ def test_a_full_disk_is_one_sentence_before_anything_runs(
     assert executor.ran == []
 
 
+def test_too_little_memory_is_one_sentence_before_anything_runs(
+    model: Path, tmp_path: Path, executor: FakeExecutor
+) -> None:
+    plan = fake_plan(model)
+    assert plan.plan is not None
+    convert = next(step for step in plan.plan.steps if step.kind == "convert")
+    convert.estimate = convert.estimate.model_copy(update={"peak_ram_bytes": 2**50})
+    with pytest.raises(AdvisorError, match=r"needs about .* of memory") as refused:
+        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=executor)
+    assert (refused.value.code, refused.value.exit_code) == ("memory-short", 7)
+    assert executor.ran == []
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root to mount a small tmpfs")
 def test_a_disk_that_fills_up_leaves_nothing_half_written(model: Path, tmp_path: Path, executor: FakeExecutor) -> None:
     disk = tmp_path / "disk"
