@@ -1,7 +1,7 @@
 """A local model in a folder: a Hugging Face checkpoint read from config.json and bounded safetensors headers.
 
 Nothing is loaded and no code of the folder runs: pickles, `auto_map` (remote code), links that leave the folder and
-`..` in an index are refused. What cannot be used yet (ONNX, OpenVINO, quantized MLX folders, ...) is named.
+`..` in an index are refused. What other frameworks' tools have made is read by their own modules.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from knowledge.base import MIB, AdvisorError, printable
 from knowledge.gguf import model_from_gguf
 from knowledge.header_reader import foreign_format
 from knowledge.hf_config import config_of, gguf_name, model_of_config
+from knowledge.ir import GRAPH
 from knowledge.records import ModelSpec, Tensor
 
 MAX_CONFIG_BYTES = 4 * MIB
@@ -27,7 +29,10 @@ MAX_HEADER_BYTES = 64 * MIB
 MAX_SHARDS = 1000
 MAX_TENSORS = 200_000
 
-_ACCEPTED = "name a .gguf file, a Hugging Face folder with config.json and safetensors, or a model of the catalogue"
+_ACCEPTED = (
+    "name a .gguf or .onnx file, a folder of Hugging Face, MLX, OpenVINO or ONNX Runtime GenAI, "
+    "or a model of the catalogue"
+)
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "U64": 64, "I32": 32, "U32": 32, "I16": 16, "U16": 16,
     "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -37,10 +42,10 @@ _SOURCE_OF = {"BF16": "bf16", "F16": "f16", "F32": "f32", "F64": "f32"}
 
 
 def read_model_path(path: Path) -> ModelSpec:
-    """The model at `path`: a .gguf file or a Hugging Face folder.
+    """The model at `path`: a .gguf or .onnx file, a Hugging Face folder, or a folder that a framework's tools made.
 
-    Raises AdvisorError `not-found`, `bad-gguf`, `bad-checkpoint`, `remote-code` or `unsupported-model`, in one sentence
-    that says what the path holds and what is accepted.
+    Raises AdvisorError `not-found`, `bad-gguf`, `bad-onnx`, `bad-ir`, `bad-checkpoint`, `remote-code` or
+    `unsupported-model`, in one sentence that says what the path holds and what is accepted.
     """
     try:
         status = path.stat()
@@ -55,6 +60,12 @@ def read_model_path(path: Path) -> ModelSpec:
     head = _head(path)
     if path.suffix.lower() == ".gguf" or head[:4] == b"GGUF":
         return model_from_gguf(path)
+    if path.suffix.lower() == ".onnx":
+        from knowledge.onnx_model import model_from_onnx  # late, as the other formats: each is one of many
+
+        return model_from_onnx(path)
+    if path.name == GRAPH:
+        return read_folder(path.parent)
     raise AdvisorError(
         "unsupported-model", f"{path.name} is no model that can be planned: {_kind(path, head)}.", _ACCEPTED
     )
@@ -70,8 +81,7 @@ def _head(path: Path) -> bytes:
 
 def _kind(path: Path, head: bytes) -> str:
     named = {
-        ".onnx": "it is an ONNX model, which cannot be planned yet",
-        ".xml": "it may be an OpenVINO model, which cannot be planned yet",
+        ".xml": f"it is not called {GRAPH}, as the graph of an OpenVINO model is",
         ".safetensors": "it is one safetensors file; name the folder that it lies in",
         ".pt": "it is a PyTorch checkpoint, a pickle that is never loaded",
         ".pth": "it is a PyTorch checkpoint, a pickle that is never loaded",
@@ -87,10 +97,12 @@ def _kind(path: Path, head: bytes) -> str:
 
 
 def read_folder(folder: Path, sizes: Mapping[str, int] | None = None) -> ModelSpec:
-    """The model of a Hugging Face folder. `sizes`: the weight files are only headers here, of files so large (bytes).
+    """The model of a folder, whatever made it. `sizes`: the weight files are only headers here, of so many bytes.
 
     Raises the AdvisorErrors of `read_model_path`.
     """
+    if made := _made_by_tools(folder):
+        return made
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise AdvisorError("unsupported-model", f"{folder} holds no config.json: {_folder_kind(folder)}.", _ACCEPTED)
@@ -101,11 +113,11 @@ def read_folder(folder: Path, sizes: Mapping[str, int] | None = None) -> ModelSp
             f"{folder.name} needs code of its own to be loaded (auto_map), which is never run.",
             "use a conversion of it (GGUF), or a version that the frameworks support by themselves",
         )
+    if isinstance(config.get("quantization"), dict):
+        from knowledge.mlx_model import model_from_mlx
+
+        return model_from_mlx(folder, config, tuple(_tensors(folder, sizes or {}, own_names=True)), _licence(folder))
     tensors = tuple(_tensors(folder, sizes or {}))
-    if any(t.name.endswith(".scales") for t in tensors) and "quantization" in config:
-        raise AdvisorError(
-            "unsupported-model", f"{folder.name} is a quantized MLX model, which cannot be planned yet.", _ACCEPTED
-        )
     if "quantization_config" in config:
         method = printable(str(_get(config, "quantization_config", "quant_method") or "quantized"), 30)
         raise AdvisorError(
@@ -116,15 +128,30 @@ def read_folder(folder: Path, sizes: Mapping[str, int] | None = None) -> ModelSp
     return model_of_config(config, folder, tensors, _licence(folder), _stored_precision(tensors))
 
 
+def _made_by_tools(folder: Path) -> ModelSpec | None:
+    """The model of an OpenVINO or ONNX folder; None where there are weights to convert."""
+    if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return None
+    if (folder / GRAPH).is_file():
+        from knowledge.ir_model import model_from_ir
+
+        return model_from_ir(folder)
+    if (folder / "genai_config.json").is_file():
+        from knowledge.onnx_model import model_from_genai
+
+        return model_from_genai(folder)
+    graphs = [folder / name for name in ("model.onnx", "decoder_model_merged.onnx") if (folder / name).is_file()]
+    return read_model_path(graphs[0]) if graphs else None
+
+
 def _folder_kind(folder: Path) -> str:
     try:
         names = {entry.name.lower() for _, entry in zip(range(10_000), folder.iterdir(), strict=False)}
     except OSError:
         return "it cannot be read"
-    if "openvino_model.xml" in names:
-        return "it is an OpenVINO model, which cannot be planned yet"
-    if "genai_config.json" in names or any(name.endswith(".onnx") for name in names):
-        return "it is an ONNX model, which cannot be planned yet"
+    graphs = sorted(name for name in names if name.endswith(".onnx"))
+    if graphs:
+        return f"it holds {len(graphs)} ONNX graphs; name one of them"
     ggufs = sorted(name for name in names if name.endswith(".gguf"))
     if ggufs:
         return f"it holds {len(ggufs)} GGUF files; name one of them"
@@ -203,11 +230,12 @@ def _stored_precision(tensors: tuple[Tensor, ...]) -> str:
 # ---- safetensors
 
 
-def _tensors(folder: Path, sizes: Mapping[str, int]) -> Iterator[Tensor]:
+def _tensors(folder: Path, sizes: Mapping[str, int], *, own_names: bool = False) -> Iterator[Tensor]:
+    """Every tensor of a checkpoint, under its GGUF name, or under its own."""
     seen: set[str] = set()
     total = 0
     for file in weight_files(folder):
-        for tensor in _header(folder, file, sizes.get(file.name)):
+        for tensor in _header(folder, file, sizes.get(file.name), own_names):
             if tensor.name in seen:
                 raise _bad(folder, f"two of its files hold the tensor {printable(tensor.name, 80)!r}")
             seen.add(tensor.name)
@@ -238,7 +266,7 @@ def weight_files(folder: Path) -> list[Path]:
     raise _bad(folder, "it holds no model.safetensors", _ACCEPTED)
 
 
-def _header(folder: Path, path: Path, true_size: int | None) -> Iterator[Tensor]:
+def _header(folder: Path, path: Path, true_size: int | None, own_names: bool) -> Iterator[Tensor]:
     size = path.stat().st_size if true_size is None else true_size
     name = path.name
     with path.open("rb") as file:
@@ -257,6 +285,8 @@ def _header(folder: Path, path: Path, true_size: int | None) -> Iterator[Tensor]
         if key == "__metadata__":
             continue
         tensor, begin, end = _entry(folder, name, key, entry, size - 8 - length)
+        if own_names:
+            tensor = replace(tensor, name=key)
         spans.append((begin, end))
         yield tensor
     spans.sort()

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from knowledge.base import AdvisorError, printable
 from knowledge.ggml import ggml_types
-from knowledge.records import Precision, precision_class
+from knowledge.records import ModelSpec, Precision, precision_class
 from knowledge.tables import read_rows
 
 _RATIO = re.compile(r"(?P<base>.+?)[-_ ]*r(?P<ratio>0?\.\d{1,3}|[01]|1\.0+)")
@@ -46,6 +46,30 @@ def resolve_precision(text: str, framework: str | None = None) -> list[Precision
             if found:
                 return found
     raise AdvisorError("unknown-precision", _unknown(text, framework), f"did you mean {_nearest(text, framework)}?")
+
+
+def stored_precision(spec: ModelSpec) -> Precision:
+    """The precision that a model which a framework's own tools have made is stored in: the table's, or one of its own
+    name where the table has none (the file does not tell how its values were rounded)."""
+    try:
+        found = resolve_precision(spec.source_precision, spec.source_framework)
+    except AdvisorError:
+        found = []
+    if found and found[0].name == spec.source_precision:
+        return found[0]
+    bits = 8 * sum(t.stored_bytes or 0 for t in spec.tensors) / max(1, spec.params)
+    return Precision(
+        framework=spec.source_framework,
+        name=spec.source_precision,
+        nominal_bits=spec.source_bits,
+        bits=round(bits, 4),
+        precision_class=precision_class(spec.source_bits),
+        scheme=spec.source_framework,
+        symmetric="asym" not in spec.source_precision,
+        method="stored",
+        note="as it is stored",
+        source="read from the file",
+    )
 
 
 def overrides_of(precision: Precision) -> tuple[tuple[str, str], ...]:
@@ -102,7 +126,7 @@ def _mix(text: str) -> list[Precision]:
             mixes.append(base)
             continue
         pairs = [_override(part, base.framework) for part in parts]
-        if base.framework not in ("llama.cpp", "openvino") or None in pairs:
+        if base.framework not in ("llama.cpp", "openvino", "olive") or None in pairs:
             continue
         known = [pair for pair in pairs if pair is not None]
         plain, *suffix = base.name.split("+")

@@ -87,7 +87,8 @@ class ModelSpec:
 
     `params` and `active_params` are counts (not billions). `context` is the smaller of config and card. Zero or empty
     means unknown. `source_precision` is what the weights were published or found in: `bf16`, `f16`, or a quantized
-    type for a local file. `tensors` is filled when the model was read from a file, else shapes follow from the fields.
+    type for a local file. `source_framework` and `source_bits` are set where a framework's own tools have made the file:
+    it runs there, as it is. `tensors` is filled when the model was read from a file, else shapes follow from the fields.
     `dimensions` names further lengths that the shapes of an architecture need (data/architectures.toml). A model read
     from the hub has the commit that was read (`revision`) and the `files` that a run needs of it.
     """
@@ -121,6 +122,8 @@ class ModelSpec:
     quality_score: float | None = None
     quality_source: str = ""
     source_precision: str = "bf16"
+    source_framework: str = ""
+    source_bits: int = 0
     header_bytes: int = 0
     tensors: tuple[Tensor, ...] = ()
     path: str = ""

@@ -23,6 +23,7 @@ _GGUF_TENSOR_INFO = 62  # a typical tensor record: name of about 22 bytes, lengt
 _GGUF_METADATA = 6_000  # architecture keys and chat template
 _OPENVINO_XML = 2_350_000  # 2.1 to 2.6 MB, own measurement
 _ONNX_GRAPH = 250_000
+_TOKENIZER_JSON = 1.96  # times its bytes in a GGUF: own measurement, SmolLM2 as transformers 5.5 writes it
 _SAFETENSORS_ENTRY = 110
 
 
@@ -54,8 +55,12 @@ def weights(spec: ModelSpec, precision: Precision, imatrix: bool = False, backen
 
     An importance matrix changes some of llama.cpp's mixtures: with `imatrix`, or where the precision itself uses one.
 
+    A model that a framework's own tools have made has the bytes that are stored, in the precision that it is in.
+
     Raises AdvisorError `cannot-quantize` where llama.cpp has no way to store a row.
     """
+    if spec.source_framework == precision.framework and spec.source_precision == precision.name:
+        return _as_stored(spec, precision)
     side = ("cpu" if backend == "cpu" else "gpu") if precision.scheme == "olive" else ""
     imatrix = imatrix or uses_imatrix(precision)
     key = (spec, precision.framework, precision.name, imatrix, side)
@@ -100,6 +105,24 @@ def _tokenizers() -> dict[int, int]:
     return {int(row["vocab"]): int(row["header_bytes"]) for row in read_rows("tokenizers.csv")}
 
 
+@lru_cache(maxsize=64)
+def _as_stored(spec: ModelSpec, precision: Precision) -> WeightSizes:
+    by_role: dict[str, int] = {}
+    for tensor in spec.tensors:
+        by_role[tensor.role] = by_role.get(tensor.role, 0) + (tensor.stored_bytes or 0)
+    total = sum(by_role.values())
+    return WeightSizes(
+        tensor_bytes=total,
+        file_bytes=total + spec.header_bytes,
+        bits_per_weight=8 * total / spec.params,
+        by_role=by_role,
+        matrix_bytes={},
+        nominal_bits=precision.nominal_bits,
+        fallback_share=0.0,
+        ratio=total / (2 * spec.params),
+    )
+
+
 def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> WeightSizes:
     note = ""
     if precision.scheme == "gguf":
@@ -113,7 +136,7 @@ def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> W
         extra = _SAFETENSORS_ENTRY * 3 * sum(p.group.count for p in parts) + tokenizer_bytes(spec.vocab)
     else:
         parts = list(onnx_parts(spec, precision, side))
-        extra = _ONNX_GRAPH + tokenizer_bytes(spec.vocab)
+        extra = _ONNX_GRAPH + round(_TOKENIZER_JSON * tokenizer_bytes(spec.vocab))
         note = "sizes of ONNX models are those of one version of the builder: others share other tensors"
     by_role: dict[str, int] = {}
     by_type: dict[str, int] = {}

@@ -179,9 +179,7 @@ def test_broken_config_is_refused(tmp_path: Path) -> None:
     ("files", "words"),
     [
         ({}, "empty"),
-        ({"openvino_model.xml": b"<net/>"}, "OpenVINO"),
-        ({"model.onnx": b"\x08\x07"}, "ONNX"),
-        ({"genai_config.json": b"{}"}, "ONNX"),
+        ({"encoder.onnx": b"\x08\x07", "decoder.onnx": b"\x08\x07"}, "2 ONNX graphs"),
         ({"a.gguf": b"GGUF", "b.gguf": b"GGUF"}, "2 GGUF files"),
         ({"pytorch_model.bin": b"\x80\x02"}, "pickle"),
         ({"notes.txt": b"hello"}, "not a Hugging Face checkpoint"),
@@ -202,7 +200,7 @@ def test_other_folders_are_named(tmp_path: Path, files: dict[str, bytes], words:
     ("name", "raw", "words"),
     [
         ("notes.txt", b"This is not a model.\n", "no known format"),
-        ("model.onnx", b"\x08\x07", "ONNX"),
+        ("graph.xml", b"<net/>", "openvino_model.xml"),
         ("model.safetensors", struct.pack("<Q", 40) + b'{"a":1}' + b" " * 40, "folder"),
         ("model.pt", b"PK\x03\x04", "pickle"),
         ("empty.bin", b"", "empty"),
