@@ -9,13 +9,15 @@
 - ONNX Runtime GenAI's builder (exact: 0.14.1, models/builders/base.py and onnxruntime's matmul_nbits_quantizer.py):
   scales, norms and what is not quantized in 32 bits on the CPU and 16 elsewhere, rows padded to whole blocks, zero
   points packed, the embedding in full unless the algorithm shares it with the head, and RoPE tables.
+- Olive's own passes, which make what runs on the CPU (exact: olive-ai 0.13.0, own measurement 2026-11-24): as the
+  builder, with embedding and head in 8 bits by 32 and with zero points, one table where the two are tied.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from knowledge.precisions import overrides_of, ratio_of, resolve_precision
@@ -138,7 +140,10 @@ def _mlx_part(group: TensorGroup, elements: int, bits: int, group_size: int, sca
 
 
 def onnx_parts(spec: ModelSpec, precision: Precision, side: str) -> Iterator[Part]:
-    """`side` is `cpu` or `gpu` (everything but the CPU)."""
+    """`side` is `cpu` (Olive's passes) or `gpu` (everything but the CPU: the builder)."""
+    if side == "cpu" and is_made_by_passes(precision):
+        yield from _olive_parts(spec, precision)
+        return
     wide = 4 if side == "cpu" or precision.name == "f32" else 2
     plain = precision.nominal_bits >= 16
     algorithm = precision.settings.get("algo")
@@ -156,13 +161,41 @@ def onnx_parts(spec: ModelSpec, precision: Precision, side: str) -> Iterator[Par
         elif group.role == "output":
             yield _onnx_matrix(group, group.elements, precision, int(str(head_bits)), wide)
         elif group.role.endswith("_exps"):
-            yield _onnx_experts(group, side)
+            yield _onnx_experts(group, side, precision.nominal_bits)
         else:
             mixed = algorithm == "k_quant_mixed" and group.role in (*_ATTENTION_INPUTS, "ffn_down")
             for is_high, elements in _split(group, spec.layers, _more_bits_onnx if mixed else None):
                 yield _onnx_matrix(group, elements, precision, 8 if is_high else precision.nominal_bits, wide)
+    yield _rope_table(spec, wide)
+
+
+def is_made_by_passes(precision: Precision) -> bool:
+    """Whether Olive's own passes over an ONNX model make an Olive precision."""
+    algorithm = precision.settings.get("algo")
+    return algorithm == "k_quant_last" or (algorithm == "rtn" and precision.symmetric)
+
+
+def _olive_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
+    overrides = [(pattern, resolve_precision(kind, "olive")[0]) for pattern, kind in overrides_of(precision)]
+    eight = resolve_precision("int8", "olive")[0]
+    for group in groups_of(spec):
+        if group.role == "token_embd":
+            yield _onnx_matrix(group, group.elements, replace(eight, symmetric=False), 8, 4)
+        elif not _is_matrix(group):
+            yield Part(group, 4 * group.elements, group.elements, 32)
+        elif group.role == "output":
+            yield _onnx_matrix(group, group.elements, eight, 8, 4)
+        elif group.role.endswith("_exps"):
+            yield _onnx_experts(group, "cpu", precision.nominal_bits)
+        else:
+            chosen = next((kind for pattern, kind in overrides if re.search(pattern, group.name)), precision)
+            yield _onnx_matrix(group, group.elements, chosen, chosen.nominal_bits, 4)
+    yield _rope_table(spec, 4)
+
+
+def _rope_table(spec: ModelSpec, wide: int) -> Part:
     table = TensorGroup("rope", "other", max(1, spec.head_dim), max(1, spec.context), (), 1)
-    yield Part(table, wide * table.elements, 0, 8 * wide)
+    return Part(table, wide * table.elements, 0, 8 * wide)
 
 
 def _more_bits_onnx(index: int, count: int) -> bool:
@@ -178,7 +211,7 @@ def _onnx_matrix(group: TensorGroup, elements: int, precision: Precision, bits: 
     return Part(group, total, elements, bits)
 
 
-def _onnx_experts(group: TensorGroup, side: str) -> Part:
-    """The experts of a layer (the QMoE operator): 4 bits, 16-bit scales by block on the CPU and by row elsewhere."""
+def _onnx_experts(group: TensorGroup, side: str, bits: int) -> Part:
+    """The experts of a layer (the QMoE operator): 16-bit scales by block on the CPU and by row elsewhere."""
     scales = group.elements // (_PACKED_EXPERTS if side == "cpu" else group.row_length)
-    return Part(group, group.elements // 2 + 2 * scales, group.elements, 4)
+    return Part(group, group.elements * bits // 8 + 2 * scales, group.elements, bits)
