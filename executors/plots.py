@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
 
 from knowledge.base import printable
 
@@ -127,7 +126,7 @@ def _judged(row: Interval) -> str:
 
 
 def pareto(points: Sequence[Point], x_label: str, y_label: str, area_label: str) -> str:
-    """Candidates by two merits; those that nothing else beats in every respect are filled and joined by a line."""
+    """Candidates by two merits; those that nothing else beats in every respect are dark, the chosen one green."""
     if not points:
         return ""
     left, right, top, bottom = 46, WIDTH - 16, 16, 300
@@ -140,6 +139,9 @@ def pareto(points: Sequence[Point], x_label: str, y_label: str, area_label: str)
             bottom - (bottom - top) * (point.y - y_low) / (y_high - y_low),
         )
 
+    def radius(point: Point) -> float:
+        return 5 + 12 * math.sqrt(point.area / largest)
+
     marks = [_line(left, bottom, right, bottom, "line", 1), _line(left, top, left, bottom, "line", 1)]
     for value in _ticks(x_low, x_high):
         x = left + (right - left) * (value - x_low) / (x_high - x_low)
@@ -147,19 +149,18 @@ def pareto(points: Sequence[Point], x_label: str, y_label: str, area_label: str)
     for value in _ticks(y_low, y_high):
         y = bottom - (bottom - top) * (value - y_low) / (y_high - y_low)
         marks += [_line(left - 4, y, left, y, "line", 1), _text(left - 7, y + 4, f"{value:g}", anchor="end")]
-    front = sorted((place(point) for point in points if point.on_front), key=lambda at: at[0])
-    marks += [_line(*a, *b, "line", 1, dashed=True) for a, b in pairwise(front)]
-    for number, point in enumerate(sorted(points, key=lambda p: -p.area), 1):
+    for point in sorted(points, key=lambda p: -p.area):
         x, y = place(point)
-        radius = 5 + 12 * math.sqrt(point.area / largest)
         colour = "good" if point.strong else "one" if point.on_front else "four"
-        marks.append(_disc(x, y, radius, colour, point.label, opacity=0.75 if point.on_front else 0.4))
-        beyond = x > right - 150
-        offset = radius + 4
-        marks.append(
-            _text(x - offset if beyond else x + offset, y + 4 + 3 * (number % 3 - 1), point.label,
-                  anchor="end" if beyond else "start", bold=point.strong)
-        )  # fmt: skip
+        opacity = 0.75 if point.on_front or point.strong else 0.4
+        marks.append(_disc(x, y, radius(point), colour, point.label, opacity))
+    lowest = -math.inf
+    for point in sorted(points, key=lambda p: (place(p)[1], p.label)):
+        x, y = place(point)
+        lowest = max(y + 4, lowest + 15)  # labels never lie on one another
+        beyond = x > (left + right) / 2
+        at = x - radius(point) - 4 if beyond else x + radius(point) + 4
+        marks.append(_text(at, lowest, point.label, anchor="end" if beyond else "start", bold=point.strong))
     marks.append(_text((left + right) / 2, bottom + 36, x_label, anchor="middle"))
     marks.append(_text(left, top - 4, f"{y_label}; {area_label}"))
     described = "; ".join(f"{point.label}: {point.x:.4g}, {point.y:.4g}" for point in points)

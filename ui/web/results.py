@@ -131,7 +131,7 @@ def _show_alternatives(rows: list[Document]) -> None:
     ]  # fmt: skip
     if len(points) > 1:
         picture(pareto(points, "decode, tok/s", "quality kept, %", "disc: memory"))
-        note("Joined: nothing else here is better in every respect.")
+        note("Green: recommended. Blue: nothing else here is better in every respect.")
     for row in rows:
         with st.container(border=True):
             st.html(f"<b>{row['rank']}.</b> {sentence(row)}")
