@@ -43,14 +43,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One way to run one model. `level` is the model's on this place; `facts` add the precision's."""
+    """One way to run one model, with the facts known before it is sized and the rules that they take."""
 
     place: Place
     spec: ModelSpec
     precision: Precision
     context: int
     level: Level
-    facts: Facts
+
+    @property
+    def facts(self) -> Facts:
+        return self.level.facts
 
     @property
     def engine(self) -> Engine:
@@ -173,8 +176,7 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
         request.use_case in ("chat", "rag", "agent") and "chat" in spec.use_cases
     )
     return place.level.deeper(
-        place.level.facts
-        | {
+        {
             "model": spec.name,
             "params_b": spec.params_b,
             "architecture": spec.architecture,
@@ -207,7 +209,7 @@ def options_for(
     if spec.source_framework and (place.backend.framework != spec.source_framework or not request.precision):
         precisions = (stored_precision(spec),)
     for precision in precisions:
-        yield Option(place, spec, precision, context, level, level.facts | _precision_facts(spec, precision))
+        yield Option(place, spec, precision, context, level.deeper(_precision_facts(spec, precision)))
 
 
 @lru_cache(maxsize=8192)

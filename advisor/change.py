@@ -66,7 +66,7 @@ def _fitting_kv(option: Option, request: Constraints, usable: int) -> str | None
 
 def _total(option: Option, request: Constraints, context: int, kv_type: str) -> int:
     backend = option.backend
-    _, need, _ = needs_of(
+    _, need, *_ = needs_of(
         option.spec, option.precision, backend.framework, backend.backend, context, request.concurrency, kv_type
     )
     return need.total_bytes

@@ -9,12 +9,12 @@ from functools import lru_cache
 from advisor.candidates import Option
 from advisor.constraints import Constraints
 from advisor.engines import engines_of
-from advisor.limits import size_facts
+from advisor.limits import largest_tensor_bytes, size_facts
 from advisor.memory import Budget, MemoryNeed, budget, memory_need
 from advisor.offload import Split, split_model
 from advisor.quality import Retention, predict_retention
 from advisor.speed import PROMPT_TOKENS, CostModel, Interval, Work, ttft_ms
-from advisor.walk import Taken, ended_by, in_order
+from advisor.walk import Taken, in_order
 from knowledge.matrix import Backend, framework_named
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import WeightSizes, weights
@@ -23,13 +23,14 @@ from probes.profile import HardwareProfile
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an option takes: its weights, its memory against the budget, its disk (bytes); how it is split between a GPU
-    and main memory where the GPU's is too small."""
+    """What an option takes: its weights, its memory against the budget, its disk, its largest allocation (bytes); how
+    it is split between a GPU and main memory where the GPU's is too small."""
 
     weights: WeightSizes
     need: MemoryNeed
     budget: Budget
     disk: dict[str, int]
+    largest_bytes: int
     split: Split | None = None
 
     @property
@@ -38,7 +39,7 @@ class Size:
         return max(0, self.need.total_bytes - self.budget.bytes)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Judged:
     """An option that no rule rejected, with everything that was found out about it."""
 
@@ -102,41 +103,37 @@ class Lost:
 def judge(
     option: Option, request: Constraints, profile: HardwareProfile, cost_model: CostModel, threads: int | None
 ) -> Judged | Lost:
-    """Walk the candidate stages; the first rejection ends it. Speed is asked for only when everything else holds."""
-    level = option.level
-    static = level.walk("static", option.facts)
-    if rejected := ended_by(static):
+    """Find out about an option what costs least first; the first rejection ends it. Its speed is asked for last."""
+    if rejected := option.level.rejected:
         return Lost(option.backend, option.spec, rejected, option)
     size = _size(option, request, profile)
     total, usable = size.need.total_bytes, size.budget.bytes
-    facts = option.facts | {
-        "memory_ratio": size.weights.ratio,
-        "total_bytes": total,
-        "budget_bytes": usable,
-        "missing_bytes": size.shortfall,
-        "memory_share": total / usable if usable else 9.9,
-        "pool": size.budget.pool,
-        "gpu_layers": size.split.gpu_layers if size.split else None,
-        "cpu_expert_layers": size.split.cpu_expert_layers if size.split else None,
-        "disk_peak_bytes": size.disk["peak_bytes"],
-        **size_facts(option.spec, option.backend.framework, size.weights, size.need, size.disk, profile),
-    }
-    fit = level.walk("fit", facts)
-    if rejected := ended_by(fit):
+    sized = option.level.deeper(
+        {
+            "memory_ratio": size.weights.ratio,
+            "total_bytes": total,
+            "budget_bytes": usable,
+            "missing_bytes": size.shortfall,
+            "memory_share": total / usable if usable else 9.9,
+            "pool": size.budget.pool,
+            "gpu_layers": size.split.gpu_layers if size.split else None,
+            "cpu_expert_layers": size.split.cpu_expert_layers if size.split else None,
+            "disk_peak_bytes": size.disk["peak_bytes"],
+            **size_facts(option.spec, option.backend.framework, size.weights, size.largest_bytes, size.disk, profile),
+        }
+    )
+    if rejected := sized.rejected:
         return Lost(option.backend, option.spec, rejected, option, size)
     retention = _retention(option.spec, option.precision, size.weights.bits_per_weight, option.backend.method)
+    good = sized.deeper({"retention_low": retention.low, "retention_mid": retention.mid})
+    if rejected := good.rejected:
+        return Lost(option.backend, option.spec, rejected, option, size)
     decode, prefill = speeds(option, size, threads, option.context // 2, cost_model)
     ttft = ttft_ms(prefill, decode, min(PROMPT_TOKENS, max(1, option.context // 2)))
-    facts = facts | {
-        "retention_low": retention.low,
-        "retention_mid": retention.mid,
-        "decode_mid": decode.mid,
-        "ttft_mid": ttft.mid,
-    }
-    value = level.walk("value", facts)
-    if rejected := ended_by(value):
+    fast = good.last({"decode_mid": decode.mid, "ttft_mid": ttft.mid})
+    if rejected := fast.rejected:
         return Lost(option.backend, option.spec, rejected, option, size, decode.mid)
-    return Judged(option, size, decode, prefill, ttft, retention, [*level.taken, *static, *fit, *value])
+    return Judged(option, size, decode, prefill, ttft, retention, fast.taken)
 
 
 _retention = lru_cache(maxsize=16384)(predict_retention)
@@ -146,7 +143,7 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
     spec, backend, usable = option.spec, option.backend, option.place.usable
     kv_type = request.kv_cache or "f16"
     asked = (spec, option.precision, backend.framework, backend.backend, option.context, request.concurrency, kv_type)
-    sizes, need, disk = needs_of(*asked)
+    sizes, need, disk, largest = needs_of(*asked)
     split = None
     if need.total_bytes > usable.bytes and _may_split(option, request, profile):
         on_cpu = memory_need(spec, sizes, backend.framework, "cpu", option.context, request.concurrency, kv_type)
@@ -154,14 +151,14 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
         split = split_model(spec, sizes, need, on_cpu, usable, budget(profile, cpu.pool, "cpu"), cpu)
     if split:
         need, usable = split.need, split.budget
-    return Size(sizes, need, usable, disk, split)
+    return Size(sizes, need, usable, disk, largest, split)
 
 
 @lru_cache(maxsize=16384)
 def needs_of(
     spec: ModelSpec, precision: Precision, framework: str, backend: str, context: int, concurrency: int, kv_type: str
-) -> tuple[WeightSizes, MemoryNeed, dict[str, int]]:
-    """Weights, memory and disk, which are the same on every machine."""
+) -> tuple[WeightSizes, MemoryNeed, dict[str, int], int]:
+    """Weights, memory, disk and the largest allocation, which are the same on every machine."""
     sizes = weights(spec, precision, backend=backend)
     need = memory_need(spec, sizes, framework, backend, context, concurrency, kv_type)
     source = _source_bytes(spec)
@@ -171,7 +168,7 @@ def needs_of(
         "peak_bytes": source + reference + sizes.file_bytes,
         "artifact_bytes": sizes.file_bytes,
     }
-    return sizes, need, disk
+    return sizes, need, disk, largest_tensor_bytes(spec, sizes, need)
 
 
 def _may_split(option: Option, request: Constraints, profile: HardwareProfile) -> bool:

@@ -67,16 +67,16 @@ def size_facts(
     spec: ModelSpec,
     framework: str,
     sizes: WeightSizes,
-    need: MemoryNeed,
+    largest_bytes: int,
     disk: dict[str, int],
     profile: HardwareProfile,
 ) -> Facts:
-    """What a size means for allocations, files and the machine that makes the artifact."""
+    """What a size means for allocations, of which `largest_bytes` is the largest, for files, and for who makes it."""
     main = profile.main_memory
     reference = 2 * spec.params
     shard = _SHARD_BYTES if framework == "mlx" else sizes.file_bytes
     return {
-        "largest_tensor_bytes": largest_tensor_bytes(spec, sizes, need),
+        "largest_tensor_bytes": largest_bytes,
         "artifact_bytes": disk["artifact_bytes"],
         "largest_file_bytes": min(sizes.file_bytes, shard),
         "fat_disk": bool(_FAT.fullmatch(profile.disk.filesystem)) if profile.disk.filesystem else None,

@@ -26,7 +26,7 @@ from advisor.engines import Engine, default_threads, engines_of
 from advisor.judging import Judged, Lost, judge
 from advisor.memory import budget
 from advisor.speed import CostModel
-from advisor.walk import Facts, Level
+from advisor.walk import Facts, first_level
 from knowledge.base import format_bytes
 from knowledge.matrix import Backend
 from knowledge.records import ModelSpec, Precision
@@ -56,7 +56,7 @@ class Setting:
 
     def place(self, engine: Engine, row: Backend, facts: Facts) -> Place:
         usable = budget(self.profile, engine.pool, row.backend, engine.kind)
-        level = Level(self.rules, facts).deeper(backend_facts(facts, engine, row, self.profile))
+        level = first_level(self.rules, backend_facts(facts, engine, row, self.profile))
         return Place(engine, row, usable, level)
 
     def judge(self, place: Place, spec: ModelSpec, precisions: Sequence[Precision]) -> list[Judged | Lost]:

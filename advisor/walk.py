@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from knowledge.rules import Nodes, Rule, RuleSet, describe, fill, fill_known, words_for
+from knowledge.rules import Nodes, Rule, RuleSet, compile_condition, describe, fill, fill_known, words_for
 
 Facts = dict[str, Any]
 CANDIDATE_STAGES = ("static", "fit", "value")
@@ -58,54 +58,92 @@ def with_effect(taken: Sequence[Taken], effect: str) -> Taken | None:
     return next((t for t in taken if t.rule.effect == effect), None)
 
 
-def ended_by(taken: Sequence[Taken]) -> Taken | None:
-    """The rejection that ended a walk, if one did."""
-    return taken[-1] if taken and taken[-1].rule.effect == "reject" else None
+@dataclass(frozen=True, slots=True, eq=False)
+class Open:
+    """Nodes that are not decided yet, in order, and the names of the facts that are known by now. Compared by identity:
+    what follows from it is kept."""
 
-
-Names = frozenset[str]
-
-
-@lru_cache(maxsize=256)
-def open_nodes(rules: RuleSet, stage: str, known: Names | None) -> Nodes:
-    """The nodes of a stage that read more than the `known` facts (None: all nodes)."""
-    nodes = rules.nodes[stage]
-    return nodes if known is None else tuple(n for n in nodes if not all(rule.reads <= known for rule in n[1]))
-
-
-@lru_cache(maxsize=256)
-def newly_decided(rules: RuleSet, stage: str, before: Names | None, known: Names) -> Nodes:
-    """The nodes of a stage that `known` facts decide and those known `before` did not."""
-    still_open = {node for node, _ in open_nodes(rules, stage, known)}
-    return tuple(n for n in open_nodes(rules, stage, before) if n[0] not in still_open)
+    rules: RuleSet
+    nodes: Nodes
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Facts that many options share, their `names`, and the rules that they take in the candidate stages."""
+    """Facts that many options share, the rules that they take, and the nodes that they leave open."""
 
-    rules: RuleSet
     facts: Facts
-    names: Names | None = None
-    taken: tuple[Taken, ...] = ()
+    taken: tuple[Taken, ...]
+    open: Open
 
     @property
     def rejected(self) -> Taken | None:
-        return ended_by(self.taken)
+        return self.taken[-1] if self.taken and self.taken[-1].rule.effect == "reject" else None
 
-    def deeper(self, facts: Facts) -> Level:
-        """The level below: `facts` are its own, those of this level among them."""
-        names = frozenset(facts)
-        taken = list(self.taken)
-        for stage in CANDIDATE_STAGES:
-            taken += first_of(newly_decided(self.rules, stage, self.names, names), facts)
-            if ended_by(taken):
-                break
-        return Level(self.rules, facts, names, tuple(taken))
+    def deeper(self, more: Facts) -> Level:
+        """The level below, where `more` facts are known: takes what they decide, up to the first rejection."""
+        decided, left = _split(self.open, tuple(more))
+        facts = self.facts | more
+        return Level(facts, (*self.taken, *first_of(decided, facts)), left)
 
-    def walk(self, stage: str, facts: Facts) -> list[Taken]:
-        """The rules taken of what this level left open in a stage; `facts` are all facts by now."""
-        return first_of(open_nodes(self.rules, stage, self.names), facts)
+    def last(self, more: Facts) -> Level:
+        """The lowest level: what is open is decided with `more` facts, and those never known are unknown."""
+        facts = self.facts | more
+        return Level(facts, (*self.taken, *first_of(self.open.nodes, facts)), self.open)
+
+
+def first_level(rules: RuleSet, facts: Facts) -> Level:
+    """The level that many machines and models share: rules that its facts rule out are not looked at again below."""
+    decided, left = _split(_all(rules), tuple(facts))
+    asked = _conditions(left)
+    return Level(facts, tuple(first_of(decided, facts)), _living(left, tuple(facts[name] for name in asked)))
+
+
+@lru_cache(maxsize=8)
+def _all(rules: RuleSet) -> Open:
+    return Open(rules, tuple(node for stage in CANDIDATE_STAGES for node in rules.nodes[stage]))
+
+
+@lru_cache(maxsize=4096)
+def _split(before: Open, more: tuple[str, ...]) -> tuple[Nodes, Open]:
+    """The nodes that facts of the names `more` decide, besides those known before, and what they leave open."""
+    names = before.names.union(more)
+    decided, left = (
+        tuple(node for node in before.nodes if all(rule.reads <= names for rule in node[1]) is early)
+        for early in (True, False)
+    )
+    return decided, Open(before.rules, left, names)
+
+
+@lru_cache(maxsize=64)
+def _conditions(left: Open) -> tuple[str, ...]:
+    """The known facts that open conditions read, of those with few values: many machines have the same."""
+    read = {name for _, group in left.nodes for rule in group for name in rule.facts} & left.names
+    return tuple(sorted(name for name in read if left.rules.facts[name].values or name == "backend"))
+
+
+@lru_cache(maxsize=1024)
+def _living(left: Open, values: tuple[Any, ...]) -> Open:
+    """`left` without the rules that known facts of these `values` rule out, whatever the others will be."""
+    known = dict(zip(_conditions(left), values, strict=True))
+    alive = (
+        (node, tuple(rule for rule in group if _may_hold(rule.when, known, left.rules))) for node, group in left.nodes
+    )
+    return Open(left.rules, tuple(node for node in alive if node[1]), left.names)
+
+
+def _may_hold(when: Any, known: Facts, rules: RuleSet) -> bool:
+    """False where the `known` facts alone make a condition false."""
+    if when is None or "not" in when:
+        return True
+    if "all" in when:
+        return all(_may_hold(part, known, rules) for part in when["all"])
+    if "any" in when:
+        return any(_may_hold(part, known, rules) for part in when["any"])
+    names = {when["fact"], when.get("other", when["fact"])}
+    if names <= known.keys():
+        return compile_condition(when, rules.facts, when["fact"], set())(known)
+    return when.get("op") == "known" or all(known[name] is not None for name in names & known.keys())
 
 
 def in_order(taken: Iterable[Taken]) -> list[Taken]:

@@ -265,7 +265,7 @@ def _rule(row: Any, stage: str, file: str, facts: Mapping[str, Fact], places: di
 
 def fill(text: str, facts: Facts) -> str:
     """`text` with {fact} replaced by the fact's words; unknown ones read `unknown`."""
-    return PLACEHOLDER.sub(lambda m: words_for(m[1], facts.get(m[1])), text)
+    return PLACEHOLDER.sub(lambda m: words_for(m[1], facts.get(m[1])), text) if "{" in text else text
 
 
 def fill_known(texts: Iterable[str], facts: Facts) -> str:
