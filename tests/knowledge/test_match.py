@@ -68,6 +68,44 @@ def test_people_and_drivers_are_understood(text: str, chip: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "chip", "gib"),
+    [
+        ("Raspberry Pi 5 8GB", "BCM2712 (Raspberry Pi 5/500/CM5)", 8),
+        ("raspberry pi4 4 GB", "BCM2711 (Raspberry Pi 4/400/CM4)", 4),
+        ("Orange Pi 5 Plus 16GB", "Rockchip RK3588/RK3588S", 16),
+        ("Radxa Rock 5C", "Rockchip RK3588/RK3588S", None),
+        ("Nvidia Jetson Orin Nano Super 8GB", "Jetson Orin Nano 8GB Super", 8),
+        ("reComputer J4012", "Jetson Orin NX 16GB", None),
+        ("NVIDIA DGX Spark 128GB", "GB10", 128),
+        ("MacBook Pro M4 Max 64GB", "Apple M4 Max", 64),
+        ("MacBook Pro 16-inch M1 Max 32GB", "Apple M1 Max", 32),
+        ("Mac Mini M4 Pro 48GB", "Apple M4 Pro", 48),
+        ("iPad Pro M5", "Apple M5", None),
+        ("iPhone 13 Pro", "Apple A15 Bionic", None),
+        ("Steam Deck OLED", "AMD Custom APU 0405 (Steam Deck)", None),
+        ("ROG Xbox Ally X", "Ryzen AI Z2 Extreme", None),
+        ("GMKtec EVO-X2 128GB", "Ryzen AI Max+ 395 (Radeon 8060S)", 128),
+        ("Minisforum UM790 Pro", "Ryzen 9 7940HS (Radeon 780M)", None),
+        ("Beelink SER9 32 GB", "Ryzen AI 9 HX 370 (Radeon 890M)", 32),
+        ("ThinkPad X1 Carbon Gen 12", "Core Ultra 7 155H", None),
+        ("Surface Pro 12", "Snapdragon X Plus", None),
+        ("HP OmniBook X", "Snapdragon X Elite", None),
+        ("Samsung Galaxy Z Fold 6", "Snapdragon 8 Gen 3", None),
+        ("Pixel 7 Pro", "Google Tensor G2", None),
+        ("Xiaomi 15 Ultra", "Snapdragon 8 Elite", None),
+        ("AWS g5.xlarge", "A10G", None),
+        ("g4dn.xlarge", "T4", None),
+        ("NVIDIA GeForce GTX 970", "GTX 970", None),
+        ("P100", "Tesla P100 PCIe 16GB", None),
+    ],
+)
+def test_what_people_own_is_known_by_the_names_they_use(text: str, chip: str, gib: float | None) -> None:
+    match = match_hardware(text)
+    assert match.chip.name == chip
+    assert match.memory_gib == gib
+
+
+@pytest.mark.parametrize(
     ("text", "vendor", "npu"),
     [
         ("Core Ultra 7 165H", "intel", "NPU 3720"),
@@ -82,6 +120,9 @@ def test_people_and_drivers_are_understood(text: str, chip: str) -> None:
         ("i7-8650U", "intel", ""),
         ("Snapdragon X2 Plus", "qualcomm", "Hexagon v81"),
         ("Apple M6", "apple", "ANE"),
+        ("FX-8350", "amd", ""),
+        ("Core 2 Duo E8400", "intel", ""),
+        ("i7-920", "intel", ""),
     ],
 )
 def test_a_part_without_a_row_gets_what_its_family_is_known_for(text: str, vendor: str, npu: str) -> None:
