@@ -1,4 +1,4 @@
-"""What a step is expected to take: seconds, peak memory and disk, from the model's sizes and what its recipe measured."""
+"""What a step is expected to take: seconds, peak memory and disk, by the model's sizes and what its recipe measured."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def estimate(recipe: dict[str, Any], best: Judged, *, from_folder: bool) -> dict
     kind, tier = recipe["kind"], recipe.get("tier")
     largest_row_block = 4 * spec.vocab * spec.hidden
     rate = recipe.get("bytes_per_second", _QUANTIZE_BYTES_PER_SECOND)
-    making = max(_WORKER_BYTES + 2 * largest_row_block, round(recipe.get("peak_ratio", 0) * reference))
-    start, folder = 0.0, recipe.get("from_folder")
-    if folder and from_folder:
-        start, rate = folder["seconds"], folder["bytes_per_second"]
-        making = round(folder["peak_bytes"] + folder["peak_ratio"] * reference)
+    start, how = 0.0, recipe
+    if from_folder and "from_folder" in recipe:
+        how = recipe["from_folder"]
+        start, rate = how["seconds"], how["bytes_per_second"]
+    measured = round(how.get("peak_bytes", 0) + how.get("peak_ratio", 0) * reference)
+    making = max(_WORKER_BYTES + 2 * largest_row_block, measured)
     copy = _WORKER_START_SECONDS + max(source, 0) / _COPY_BYTES_PER_SECOND
     prefill, decode = best.prefill.mid, best.decode.mid
     own = recipe.get("settings", {})
