@@ -37,23 +37,28 @@ MACHINE = declared_profile(ram_bytes=8 * 2**30, vendor="intel", os="linux", targ
 CASES = [("llama.cpp", "Q8_0+ffn_gate=Q5_0"), ("openvino", "int8+ffn_gate=int4-asym-g32")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     (folder / "toolchains").mkdir()
     for name in ("export", "openvino", "llama.cpp"):
         if (Path(HOME) / "toolchains" / name).is_dir():
             (folder / "toolchains" / name).symlink_to(Path(HOME) / "toolchains" / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADVISOR_HOME", str(folder))
-        yield
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADVISOR_HOME", str(home))
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = embedded_path()
     assert source is not None
-    return hf_folder(source, watch(tmp_path_factory.mktemp("log")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADVISOR_HOME", str(home))
+        return hf_folder(source, watch(tmp_path_factory.mktemp("log")))
 
 
 def watch(folder: Path) -> Watch:
