@@ -161,7 +161,7 @@ class ValidateSettings(_Document):
     reference: NoOrRunPath = ""
     context: Annotated[int, Field(ge=16, le=2**20)] = 512
     blocks: Annotated[int, Field(ge=2, le=10_000)] = 50
-    block_tokens: Annotated[int, Field(ge=8, le=4096)] = 64
+    block_tokens: Annotated[int, Field(ge=4, le=4096)] = 64
     memory_budget_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
     expected_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
 
