@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := @$(PYTHON) scripts/bootstrap.py
 
-.PHONY: help quickstart ui screenshots test test-slow lint docs clean
+.PHONY: help quickstart ui screenshots test test-slow lint docs bench-frameworks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
@@ -37,6 +37,13 @@ lint:  ## ruff and mypy
 docs:  ## write docs/cli.md anew from the program
 	$(INSTALL) test
 	$(BIN)/python scripts/cli_reference.py
+
+bench-frameworks:  ## the embedded model in all four frameworks, side by side, into docs/frameworks.md: an hour on two cores
+	$(INSTALL) llamacpp
+	$(BIN)/advisor toolchain install openvino
+	$(BIN)/advisor toolchain install olive
+	$(BIN)/advisor toolchain install mlx
+	$(BIN)/python benchmarks/frameworks.py
 
 clean:  ## remove everything the targets above made here; your runs, your history and pip's cache stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

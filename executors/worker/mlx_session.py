@@ -2,9 +2,9 @@
 
 - `native`: as users run it.
 - `wide`: packed weights as they are, everything else in 32 bits. On the CPU the kernel for packed weights is right so.
-- `exact`: the weights themselves. Every matrix is unpacked in 32 bits when its turn comes, so that no kernel for packed
-  weights is involved, and memory stays that of the packed model and one matrix. On the CPU numpy multiplies: MLX's
-  wheels for Linux bring a reference BLAS, 25 times slower (own measurement, mlx 0.32.4).
+- `exact`: the weights themselves. Matrices are unpacked in 32 bits, so that no kernel for packed weights is involved:
+  as many as fit KEPT_BYTES once, every other one when its turn comes, so that memory stays bounded. On the CPU numpy
+  multiplies: MLX's wheels for Linux bring a reference BLAS, 25 times slower (own measurement, mlx 0.32.4).
 
 Raises WorkerError `cannot-load`. Nothing is downloaded, and no code of a model's folder runs.
 """
@@ -15,7 +15,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from .protocol import Request, WorkerError
 
 CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 4 * 1024**2
+KEPT_BYTES = 250_000_000
+ROWS_AT_ONCE = 2048
 _MODULE = re.compile(r"[A-Za-z0-9_]{1,64}")  # what mlx-lm imports by a name that the folder gives
 _MATRICES = (nn.Linear, nn.Embedding, nn.QuantizedLinear, nn.QuantizedEmbedding)
 
@@ -174,13 +176,23 @@ def _wide(value: mx.array) -> mx.array:
 
 
 def _unpack_in_turn(model: nn.Module) -> None:
-    """Let every matrix be unpacked in 32 bits each time it is needed."""
-    replaced: list[tuple[str, nn.Module]] = [
-        (name, _Embedding(module) if isinstance(module, nn.Embedding | nn.QuantizedEmbedding) else _Linear(module))
-        for name, module in model.named_modules()
-        if type(module) in _MATRICES
-    ]
-    model.update_modules(tree_unflatten(replaced))
+    """Let every matrix be unpacked in 32 bits each time it is needed, but for the first ones, which are kept so."""
+    room = KEPT_BYTES
+    for name, module in [(name, module) for name, module in model.named_modules() if type(module) in _MATRICES]:
+        kind = _Embedding if isinstance(module, nn.Embedding | nn.QuantizedEmbedding) else _Linear
+        if "scales" in module and (size := 4 * module.scales.size * module.group_size) <= room:
+            room -= size
+            module = _plain(module)
+        model.update_modules(tree_unflatten([(name, kind(module))]))
+
+
+def _plain(packed: nn.Module) -> nn.Module:
+    made = nn.Module()
+    made.weight = mx.concatenate(list(_unpacked(packed)))
+    if "bias" in packed:
+        made.bias = packed.bias
+    mx.eval(made.parameters())
+    return made
 
 
 class _Linear(nn.Module):  # type: ignore[misc]
@@ -192,7 +204,7 @@ class _Linear(nn.Module):  # type: ignore[misc]
         self._multiply = _with_numpy if device() == "cpu" else _with_mlx
 
     def __call__(self, x: mx.array) -> mx.array:
-        made = self._multiply(x, weights_of(self.packed))
+        made = self._multiply(x, _unpacked(self.packed))
         return made + _wide(self.packed.bias) if "bias" in self.packed else made
 
 
@@ -200,37 +212,37 @@ class _Embedding(_Linear):
     """Rows of a packed or plain table, in 32 bits, and the table as the output layer."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return _wide(self.packed(x)) if isinstance(self.packed, nn.Embedding) else self._rows(x)
+        return _rows(self.packed, x)
 
     def as_linear(self, x: mx.array) -> mx.array:
-        return self._multiply(x, weights_of(self.packed))
-
-    def _rows(self, x: mx.array) -> mx.array:
-        packed = self.packed
-        biases = packed.get("biases")
-        return _dequantized(packed, packed.weight[x], packed.scales[x], None if biases is None else biases[x])
+        return self._multiply(x, _unpacked(self.packed))
 
 
-def weights_of(module: nn.Module) -> mx.array:
-    """The matrix of a linear layer or embedding, unpacked, in 32 bits."""
+def _unpacked(module: nn.Module) -> Iterator[mx.array]:
+    """The matrix of a linear layer or embedding in 32 bits, some rows at a time: MLX's CPU unpacks with temporaries of
+    25 times the size."""
+    for start in range(0, module.weight.shape[0], ROWS_AT_ONCE):
+        yield _rows(module, slice(start, start + ROWS_AT_ONCE))
+
+
+def _rows(module: nn.Module, which: mx.array | slice) -> mx.array:
+    """Some rows of a matrix. Scales and biases are widened first: unpacking in their own 16 bits would round."""
+    weight = module.weight[which]
     if "scales" not in module:
-        return _wide(module.weight)
-    return _dequantized(module, module.weight, module.scales, module.get("biases"))
+        return _wide(weight)
+    biases = module.get("biases")
+    widened = None if biases is None else _wide(biases[which])
+    scales = _wide(module.scales[which])
+    return _wide(mx.dequantize(weight, scales, widened, module.group_size, module.bits, module.mode))
 
 
-def _dequantized(module: nn.Module, weight: mx.array, scales: mx.array, biases: mx.array | None) -> mx.array:
-    """Scales and biases are widened first: unpacking in their own 16 bits would round once more."""
-    widened = None if biases is None else _wide(biases)
-    return _wide(mx.dequantize(weight, _wide(scales), widened, module.group_size, module.bits, module.mode))
+Rows = Iterator[mx.array]
 
 
-Multiply = Callable[[mx.array, mx.array], mx.array]
+def _with_mlx(x: mx.array, matrix: Rows) -> mx.array:
+    return mx.concatenate([x @ rows.T for rows in matrix], axis=-1)
 
 
-def _with_mlx(x: mx.array, matrix: mx.array) -> mx.array:
-    return x @ matrix.T
-
-
-def _with_numpy(x: mx.array, matrix: mx.array) -> mx.array:
-    rows = np.asarray(x).reshape(-1, x.shape[-1])
-    return mx.array(rows @ np.asarray(matrix).T).reshape(*x.shape[:-1], matrix.shape[0])
+def _with_numpy(x: mx.array, matrix: Rows) -> mx.array:
+    left = np.asarray(x).reshape(-1, x.shape[-1])
+    return mx.array(np.concatenate([left @ np.asarray(rows).T for rows in matrix], axis=1)).reshape(*x.shape[:-1], -1)

@@ -57,10 +57,9 @@ def test_no_file_of_the_packages_names_it() -> None:
 def test_its_run_leaves_what_every_run_leaves(home: Path) -> None:
     report = json.loads((home / "run/report.json").read_text())
     assert report["framework_version"] == "fake-runtime 1.0"
-    assert [step["status"] for step in report["steps"]] == ["done"] * 10
-    assert all(
-        report["validation"][tier]["status"] == "pass" for tier in ("integrity", "smoke", "distribution", "tasks")
-    )
+    assert [step["status"] for step in report["steps"]] == ["done"] * 11
+    tiers = ("integrity", "smoke", "distribution", "runtime", "tasks")
+    assert all(report["validation"][tier]["status"] == "pass" for tier in tiers)
     assert report["validation"]["distribution"]["tokens"] == 3200 - 3200 % 64
     assert report["validation"]["tasks"]["questions"] == 60
     assert "Of 60 questions it answers" in (home / "run/report.md").read_text()
@@ -94,6 +93,25 @@ def test_its_artifact_is_validated_alone_and_its_runs_are_compared(home: Path) -
     assert (code, document["framework"], document["status"]) == (0, "fake", "passed")
     code, compared = call(home, "report", "compare", home / "run")
     assert compared["references"][0]["framework"] == "fake"
+
+
+def test_a_defect_of_the_runtime_is_told_from_what_quantization_lost(home: Path, tmp_path: Path) -> None:
+    """The same weights as `exact`, and a kernel that is off: the artifact passes, the runtime does not."""
+    sound = json.loads((home / "run/report.json").read_text())
+    assert sound["validation"]["runtime"]["kl_divergence"]["mean"] < 1e-3
+    assert "what it computes is what the weights say" in (home / "run/report.md").read_text()
+    shutil.copytree(home / "frameworks", tmp_path / "frameworks")
+    worker = tmp_path / "frameworks/fake/worker.py"
+    row = "self.table[tokens if every else tokens[-1:]]"
+    assert row in worker.read_text()
+    off = f"{row} + np.linspace(0, 0 if self.exact else 2, VOCABULARY, dtype=np.float32)"
+    worker.write_text(worker.read_text().replace(row, off))
+    reference = home / "run/work/reference"
+    code, document = call(tmp_path, "validate", home / "run", "--reference", reference, "--workdir", tmp_path / "out")
+    gates = {gate["id"]: gate["result"] for gate in document["gates"]}
+    assert (code, gates["quality"], gates["kl-divergence"], gates["runtime"]) == (0, "pass", "pass", "fail")
+    same = document["validation"]["distribution"]["kl_divergence"]["mean"]
+    assert same == pytest.approx(sound["validation"]["distribution"]["kl_divergence"]["mean"])
 
 
 def test_garbage_is_refused_with_its_reason(home: Path) -> None:

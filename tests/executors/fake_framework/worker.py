@@ -26,6 +26,7 @@ class Model:
         started = time.perf_counter()
         self.table = read(Path(request["model"]))[: VOCABULARY**2].reshape(VOCABULARY, VOCABULARY).astype(np.float32)
         self.n_ctx = int(request["n_ctx"])
+        self.exact = bool(request.get("exact", True))
         self.load_seconds = time.perf_counter() - started
 
     def tokenize(self, text, *, special):
