@@ -27,6 +27,7 @@ def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, A
         and j.option.engine == best.option.engine
         and j.option.precision.name != best.option.precision.name
         and j.option.precision.nominal_bits < 16
+        and recipe_of(j)
         and (not uses_imatrix(j.option.precision) or uses_imatrix(best.option.precision))
     ]
     rungs = [_rung(j) for j in sorted(others, key=_merit)[:MAX_RUNGS]]

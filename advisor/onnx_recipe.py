@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from knowledge.packing import is_made_by_passes
 from knowledge.precisions import overrides_of, resolve_precision
 from knowledge.records import ModelSpec, Precision
 
@@ -51,9 +52,12 @@ class OnnxRecipe(BaseModel):
 
 
 def onnx_recipe(precision: Precision, spec: ModelSpec) -> dict[str, Any]:
-    """The recipe of a precision that ONNX Runtime's CPU provider runs. The head is always in 8 bits."""
-    if precision.nominal_bits >= 16:
+    """The recipe of a precision for ONNX Runtime's CPU provider, the head always in 8 bits; empty where Olive's passes
+    do not make it."""
+    if precision.nominal_bits == 32:
         return {"passes": [], "embedding": "float32"}
+    if not is_made_by_passes(precision):
+        return {}
     parts = [(role, resolve_precision(kind, precision.framework)[0]) for role, kind in overrides_of(precision)]
     head = {"algorithm": "rtn", "bits": HEAD_BITS, "block_size": HEAD_BLOCK, "roles": [HEAD]}
     mixed = [_pass(kind) | {"roles": [role]} for role, kind in parts]

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from advisor.compression import Compression
 from advisor.constraints import Constraints, FrameworkName
+from advisor.onnx_recipe import OnnxRecipe
 from advisor.mlx_recipe import MlxRecipe
 from advisor.onnx_recipe import OnnxRecipe
 from advisor.plan_rows import Band, Number, Quality, Recommendation, Rejection, Text, TraceEntry
@@ -91,13 +92,14 @@ class AcquireSettings(_Document):
 class ConvertSettings(_Document):
     """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized), and of
     that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits, for
-    `format` mlx an MLX folder."""
+    `format` mlx an MLX folder. For `format` olive no reference: what Olive needs on another host for `workflow`."""
 
     kind: Literal["convert"] = "convert"
     input: RunPath
     output: RunPath
     type: GgufType = "F16"
-    format: Literal["gguf", "openvino", "onnx", "mlx"] = "gguf"
+    format: Literal["gguf", "openvino", "onnx", "mlx", "olive"] = "gguf"
+    workflow: Workflow | None = None
 
 
 class _Recipe(_Document):
@@ -108,12 +110,13 @@ class _Recipe(_Document):
     tensor_types: list[TensorType] = []
     compression: Compression | None = None
     onnx: OnnxRecipe | None = None
+    workflow: Workflow | None = None
     mlx: MlxRecipe | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if sum(map(bool, (self.type, self.compression, self.onnx, self.mlx))) != 1:
-            raise ValueError("it needs one of a GGUF type, a compression, an ONNX and an MLX recipe")
+        if sum(map(bool, (self.type, self.compression, self.onnx, self.mlx, self.workflow))) != 1:
+            raise ValueError("it needs one of a GGUF type, a compression, an ONNX and an MLX recipe and a workflow")
         return self
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from advisor.compression import Target, compression_of
 from advisor.judging import Judged
+from advisor.onnx_recipe import onnx_recipe
 from advisor.mlx_recipe import mlx_recipe
 from advisor.onnx_recipe import onnx_recipe
 from knowledge.hf_config import hf_parts
@@ -17,7 +18,9 @@ from knowledge.precisions import overrides_of
 def recipe_of(judged: Judged) -> dict[str, Any]:
     """The fields of advisor.plan's QuantizeSettings and Rung that say how to quantize; none where advisor does not."""
     row = framework_named(judged.option.backend.framework)
-    make = _RECIPES.get(judged.option.precision.scheme) if row.executor else None
+    if not row.executor:
+        return {}
+    make = _OF_FRAMEWORK.get(row.name) or _RECIPES.get(judged.option.precision.scheme)
     return make(judged) if make else {}
 
 
@@ -59,10 +62,14 @@ def _mlx(judged: Judged) -> dict[str, Any]:
     return {"mlx": mlx_recipe(judged.option.precision)}
 
 
+def _onnx(judged: Judged) -> dict[str, Any]:
+    return {"onnx": onnx_recipe(judged.option.precision, judged.option.spec)}
+
+
 _TARGETS: dict[str, Target] = {"cpu": "cpu", "gpu": "gpu", "npu": "npu"}
 _RECIPES: dict[str, Callable[[Judged], dict[str, Any]]] = {
     "gguf": _gguf,
     "openvino": _nncf,
-    "olive": _onnx,
     "mlx": _mlx,
 }
+_OF_FRAMEWORK: dict[str, Callable[[Judged], dict[str, Any]]] = {"olive": _olive}  # whatever the scheme

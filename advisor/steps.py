@@ -129,11 +129,11 @@ def _benchmarked_peak(best: Judged, request: Constraints) -> int:
 def _reference_note(spec: ModelSpec, framework: str) -> str:
     form = framework_named(framework).reference
     if spec.embedded:
-        packaged = f"16-bit {form} dequantized from the packaged {spec.source_precision} file"
+        packaged = f"{form} dequantized from the packaged {spec.source_precision} file"
         return f"{packaged}: a demonstration, not the original 16-bit release"
     if spec.source_precision.upper() in ("F16", "BF16", "F32"):
         return f"the {spec.source_precision} weights themselves, as {form}"
-    return f"16-bit {form} dequantized from {spec.source_precision}: the highest precision at hand"
+    return f"{form} dequantized from {spec.source_precision}: the highest precision at hand"
 
 
 def _words(best: Judged, threads: int | None) -> dict[str, Any]:
@@ -300,6 +300,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
             "output": recipe["outputs"][0],
             "type": "BF16" if "BF16" in recipe.get("types", ()) and _is_bf16(option.spec) else "F16",
             **recipe.get("settings", {}),
+            **({"workflow": recipe_of(best)["workflow"]} if recipe.get("prepares") else {}),
         }
     reference = next(r["outputs"][0] for r in _recipes()[option.backend.framework] if r["kind"] == "convert")
     if kind == "calibrate":
@@ -307,7 +308,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
     if kind == "quantize":
         return {
             "kind": "quantize",
-            "input": reference,
+            "input": recipe.get("from", reference),
             "output": artifact,
             "precision": option.precision.name,
             **recipe_of(best),

@@ -255,6 +255,7 @@ def _on_rung(settings: QuantizeSettings, work: Work, number: int) -> QuantizeSet
             "imatrix": matrix if rung.imatrix else "",
             "compression": rung.compression,
             "onnx": rung.onnx,
+            "workflow": rung.workflow,
             "mlx": rung.mlx,
             "expected_bytes": rung.expected_bytes,
         }

@@ -1,0 +1,190 @@
+"""Look into an ONNX language model as ONNX Runtime GenAI's builder names its parts: matrices, packing, scales.
+
+The graph is read without its weights; those are mapped, or lie in the graph itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from .protocol import Request, WorkerError, progress
+
+_SUFFIX = re.compile(r"(_Q\d+|_shared|_tied)+$")
+_MATRIX = {
+    "MatMul": 1,
+    "MatMulNBits": 1,
+    "Gemm": 1,
+    "Gather": 0,
+    "GatherBlockQuantized": 0,
+}  # which input is the weight
+_AT_ONCE = 1 << 22  # values looked at together
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """The graph at `path`, its external weights left where they are. Raises WorkerError `damaged-file`."""
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common class
+        raise WorkerError("damaged-file", f"{path.name} is not an ONNX model.") from error
+
+
+def outputs(path: Path) -> list[str]:
+    """What the graph at `path` puts out."""
+    return [str(output.name) for output in read_graph(path).graph.output]
+
+
+def matrices(folder: Path) -> list[str]:
+    """The names of the nodes that multiply by a constant matrix, in the folder's 32-bit model."""
+    graph = read_graph(folder / "model.onnx").graph
+    constant = {tensor.name for tensor in graph.initializer}
+    return [str(node.name) for node in graph.node if node.op_type == "MatMul" and node.input[1] in constant]
+
+
+def scan(request: Request) -> dict[str, Any]:
+    """What the folder `model` holds.
+
+    `weights` [{"name", "rows", "columns", "bits", "block_size", "symmetric", "shared", "bytes", "not_finite",
+    "zero_share"}]: a matrix by its node's name as in the 32-bit model; `bits` 32 or 16 for floating point, `shared`
+    where an earlier one uses the same values, `zero_share` of its scales. `tensors`: count and bytes of everything
+    stored; `outputs`, `wanted_output`. Raises `damaged-file`, `cannot-load`.
+    """
+    from .olive_session import read_config
+
+    folder = Path(request["model"])
+    config = read_config(folder)
+    path = folder / str(config["decoder"]["filename"])
+    graph = read_graph(path).graph
+    stored = {str(tensor.name): tensor for tensor in graph.initializer}
+    aliases = {
+        str(node.output[0]): str(node.input[0]) for node in graph.node if node.op_type in ("Reshape", "Transpose")
+    }
+    rows: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    nodes = [node for node in graph.node if node.op_type in _MATRIX]
+    for number, node in enumerate(nodes):
+        progress(number, len(nodes), "looking at weights")
+        name = str(node.input[_MATRIX[node.op_type]])
+        weight = stored.get(aliases.get(name, name))
+        if weight is not None:
+            rows.append(_row(node, weight, stored, path, shared=weight.name in taken))
+            taken.add(weight.name)
+    others = [tensor for tensor in graph.initializer if tensor.name not in taken and len(tensor.dims) == 1]
+    for tensor in others:
+        values = _array(tensor, path)
+        if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+            rows.append({**_plain(str(tensor.name), values), "not_finite": int((~np.isfinite(values)).sum())})
+    sizes = [_bytes(tensor) for tensor in graph.initializer]
+    norms = sum(_count(tensor) for tensor in others if "norm" in tensor.name)
+    return {
+        "weights": rows,
+        "tensors": len(sizes),
+        "tensor_bytes": sum(sizes),
+        "norm_elements": norms,
+        "outputs": [str(output.name) for output in graph.output],
+        "wanted_output": str(config["decoder"]["outputs"]["logits"]),
+    }
+
+
+def _row(
+    node: onnx.NodeProto, weight: onnx.TensorProto, stored: Mapping[str, onnx.TensorProto], path: Path, *, shared: bool
+) -> dict[str, Any]:
+    said = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    name = _SUFFIX.sub("", str(node.name))
+    name = name.replace("GatherBlockQuantized", "Gather").replace("MatMulNBits", "MatMul").replace("Gemm", "MatMul")
+    around = [stored[part] for part in node.input if part in stored and part != weight.name]
+    size = _bytes(weight) + sum(map(_bytes, around))
+    if node.op_type in ("MatMul", "Gemm", "Gather"):
+        found = _values_of(weight, path)
+        turned = node.op_type == "MatMul"
+        rows, columns = (weight.dims[1], weight.dims[0]) if turned else (weight.dims[0], weight.dims[-1])
+        bits, block, symmetric, checked = (16 if weight.data_type == onnx.TensorProto.FLOAT16 else 32), 0, True, found
+    else:
+        bits, block = int(said.get("bits", 4)), int(said["block_size"])
+        scales = next((t for t in around if t.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)), None)
+        if scales is None:
+            raise WorkerError("damaged-file", f"{name} has no scales.")
+        checked = _values_of(scales, path)
+        symmetric = len([t for t in around if t.data_type == onnx.TensorProto.UINT8]) == 0
+        if node.op_type == "MatMulNBits":
+            rows, columns = int(said["N"]), int(said["K"])
+        else:
+            rows, columns = int(weight.dims[0]), int(weight.dims[1]) * 8 // bits
+    not_finite, zero = checked
+    return {
+        "name": name,
+        "rows": int(rows),
+        "columns": int(columns),
+        "bits": bits,
+        "block_size": block,
+        "symmetric": symmetric,
+        "shared": shared,
+        "bytes": 0 if shared else size,
+        "not_finite": not_finite,
+        "zero_share": zero if bits < 16 else 0.0,
+    }
+
+
+def _plain(name: str, values: NDArray[Any]) -> dict[str, Any]:
+    """A row for a tensor that is no matrix and not sound."""
+    return {
+        "name": name, "rows": 1, "columns": values.size, "bits": 32, "block_size": 0, "symmetric": True,
+        "shared": False, "bytes": values.nbytes, "zero_share": 0.0,
+    }  # fmt: skip
+
+
+def _values_of(tensor: onnx.TensorProto, path: Path) -> tuple[int, float]:
+    """How many values of a tensor are no numbers, and which share of them is zero."""
+    values = _array(tensor, path)
+    if values is None or values.dtype.kind != "f" or not values.size:
+        return 0, 0.0
+    not_finite = zero = 0
+    for part in _pieces(values.reshape(-1)):
+        not_finite += int((~np.isfinite(part)).sum())
+        zero += int((part == 0).sum())
+    return not_finite, zero / values.size
+
+
+def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(values), _AT_ONCE):
+        yield values[start : start + _AT_ONCE]
+
+
+def _array(tensor: onnx.TensorProto, path: Path) -> NDArray[Any] | None:
+    """The values of a tensor, mapped where they lie in a file beside the graph; None for types that numpy lacks.
+
+    Raises WorkerError `damaged-file` where they lie outside of it.
+    """
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        if not tensor.raw_data and _count(tensor):
+            return np.asarray(onnx.numpy_helper.to_array(tensor))
+        data = np.frombuffer(tensor.raw_data, np.uint8)
+    else:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        file = path.parent / Path(place["location"]).name
+        start, size = int(place.get("offset", 0)), int(place.get("length", 0)) or _bytes(tensor)
+        if not file.is_file() or start < 0 or start + size > file.stat().st_size:
+            raise WorkerError("damaged-file", f"The values of {tensor.name} lie outside of {file.name}.")
+        data = np.memmap(file, np.uint8, "r", start, (size,)) if size else np.empty(0, np.uint8)
+    if dtype.itemsize * _count(tensor) != data.size:
+        raise WorkerError("damaged-file", f"{tensor.name} has another size than its shape.")
+    values: NDArray[Any] = data.view(dtype)
+    return values
+
+
+def _count(tensor: onnx.TensorProto) -> int:
+    return int(np.prod([int(size) for size in tensor.dims], dtype=np.int64))
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """What a tensor takes: half a byte per 4-bit value."""
+    if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
+        return -(-_count(tensor) // 2)
+    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize) * _count(tensor)
