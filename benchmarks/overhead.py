@@ -1,9 +1,9 @@
-"""What advisor adds to llama.cpp: a whole `advisor run` of the embedded model against the same llama.cpp calls made
-directly by a plain script (direct_llamacpp.py), one after the other, on the same files and tokens. Budget: 10 %.
+"""What advisor adds to a framework: a whole `advisor run` of the embedded model against the same calls made directly by
+a plain script (direct_llamacpp.py, direct_openvino.py), one after the other, on the same files and tokens; budget 10 %.
 
-    python benchmarks/overhead.py [--rounds 1]
+    python benchmarks/overhead.py [--framework llama.cpp|openvino] [--rounds 1]
 
-Takes a few minutes. Prints a table, then JSON.
+Takes a few minutes. Prints a table, then JSON. OpenVINO is taken from its toolchain under ADVISOR_HOME.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from executors.openvino import parts_of
+from executors.process import interpreter_for
 from executors.validation import ANSWER_TOKENS, CHAT, PROMPTS, TEXT
+from knowledge.base import advisor_home
 from knowledge.models import embedded_path
 
 BUDGET = 0.10
@@ -39,10 +42,14 @@ def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
     tiers = {
         step["settings"]["tier"]: step["settings"] for step in work["steps"] if step["settings"]["kind"] == "validate"
     }
+    form = ".gguf" if work["framework"] == "llama.cpp" else ""
+    passes = (settings["quantize"].get("compression") or {"passes": []})["passes"]
     return {
         "source": str(embedded_path()),
-        "reference": str(folder / "f16.gguf"),
-        "artifact": str(folder / "artifact.gguf"),
+        "plain": str(folder / "plain.gguf"),
+        "reference": str(folder / f"reference{form}"),
+        "artifact": str(folder / f"made{form}"),
+        "passes": [{**step, "parts": parts_of(step["roles"])} for step in passes],
         "scores": str(folder / "scores.f16"),
         "text": str(TEXT),
         "threads": work["threads"],
@@ -62,16 +69,24 @@ def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def direct(plan: dict[str, Any], folder: Path) -> tuple[float, dict[str, float]]:
-    script = Path(__file__).with_name("direct_llamacpp.py")
+    """Wall seconds of the plain scripts, and their parts. OpenVINO's begins with llama.cpp making a 16-bit GGUF."""
+    job = job_of(plan, folder)
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        input=json.dumps(job_of(plan, folder)),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+    if plan["plan"]["framework"] == "llama.cpp":
+        parts = _script("direct_llamacpp.py", Path(sys.executable), job)
+        return time.perf_counter() - start, parts
+    first = _script(
+        "direct_llamacpp.py", Path(sys.executable), {**job, "reference": job["plain"], "only": "dequantize"}
     )
-    return time.perf_counter() - start, json.loads(done.stdout)
+    rest = _script("direct_openvino.py", interpreter_for("openvino"), job)
+    return time.perf_counter() - start, first | rest
+
+
+def _script(name: str, python: Path, job: dict[str, Any]) -> dict[str, float]:
+    command = [str(python), str(Path(__file__).with_name(name))]
+    done = subprocess.run(command, input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True)
+    seconds: dict[str, float] = json.loads(done.stdout)
+    return seconds
 
 
 def main() -> int:
@@ -79,18 +94,21 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=1, help="how often both are run, in turn; the best of each counts"
     )
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--framework", choices=("llama.cpp", "openvino"), default="llama.cpp")
+    rounds, framework = (arguments := parser.parse_args()).rounds, arguments.framework
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        request = ("embedded", "--framework", "llama.cpp", "--target", "cpu")
+        (folder / "toolchains").symlink_to(advisor_home() / "toolchains")
+        request = ("embedded", "--framework", framework, "--target", "cpu")
         _, plan = advisor(folder, "plan", *request, "--out", str(folder / "plan.json"))
         for number in range(rounds):
             seconds, report = advisor(
                 folder, "run", str(folder / "plan.json"), "--workdir", str(folder / f"run{number}")
             )
             ours.append((seconds, {step["id"]: step["seconds"] for step in report["steps"]}))
-            plain.append(direct(plan, folder))
+            (folder / f"plain{number}").mkdir()
+            plain.append(direct(plan, folder / f"plain{number}"))
     (seconds, steps), (script, parts) = min(ours, key=lambda row: row[0]), min(plain, key=lambda row: row[0])
     overhead = seconds / script - 1
     print(f"{'advisor run':>14} {seconds:7.1f} s   " + "  ".join(f"{key} {value:.1f}" for key, value in steps.items()))
