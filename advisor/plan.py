@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from advisor.compression import Compression
 from advisor.constraints import Constraints, FrameworkName
-from advisor.onnx_recipe import OnnxRecipe
 from advisor.mlx_recipe import MlxRecipe
+from advisor.olive_workflow import Workflow
 from advisor.onnx_recipe import OnnxRecipe
 from advisor.plan_rows import Band, Number, Quality, Recommendation, Rejection, Text, TraceEntry
 from knowledge.base import AdvisorError, read_json

@@ -7,8 +7,8 @@ from typing import Any
 
 from advisor.compression import Target, compression_of
 from advisor.judging import Judged
-from advisor.onnx_recipe import onnx_recipe
 from advisor.mlx_recipe import mlx_recipe
+from advisor.olive_workflow import workflow_for
 from advisor.onnx_recipe import onnx_recipe
 from knowledge.hf_config import hf_parts
 from knowledge.matrix import framework_named
@@ -54,16 +54,18 @@ def _nncf(judged: Judged) -> dict[str, Any]:
     return {"compression": compression_of(option.precision, _TARGETS[option.engine.kind], option.backend.method)}
 
 
-def _onnx(judged: Judged) -> dict[str, Any]:
-    return {"onnx": onnx_recipe(judged.option.precision, judged.option.spec)}
+def _olive(judged: Judged) -> dict[str, Any]:
+    """Passes over an ONNX model for the CPU; elsewhere a whole workflow for the host that has the provider."""
+    option = judged.option
+    if option.backend.backend == "cpu":
+        recipe = onnx_recipe(option.precision, option.spec)
+        return {"onnx": recipe} if recipe else {}
+    workflow = workflow_for(option.backend.backend, option.precision.name)
+    return {"workflow": workflow} if workflow else {}
 
 
 def _mlx(judged: Judged) -> dict[str, Any]:
     return {"mlx": mlx_recipe(judged.option.precision)}
-
-
-def _onnx(judged: Judged) -> dict[str, Any]:
-    return {"onnx": onnx_recipe(judged.option.precision, judged.option.spec)}
 
 
 _TARGETS: dict[str, Target] = {"cpu": "cpu", "gpu": "gpu", "npu": "npu"}

@@ -175,12 +175,6 @@ def is_made_by_passes(precision: Precision) -> bool:
     return algorithm == "k_quant_last" or (algorithm == "rtn" and precision.symmetric)
 
 
-def is_made_by_passes(precision: Precision) -> bool:
-    """Whether Olive's own passes over an ONNX model make an Olive precision."""
-    algorithm = precision.settings.get("algo")
-    return algorithm == "k_quant_last" or algorithm == "rtn" and precision.symmetric
-
-
 def _olive_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
     overrides = [(pattern, resolve_precision(kind, "olive")[0]) for pattern, kind in overrides_of(precision)]
     eight = resolve_precision("int8", "olive")[0]
