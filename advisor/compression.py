@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from knowledge.precisions import overrides_of, ratio_of, resolve_precision
+from knowledge.precisions import method_of, overrides_of, ratio_of, resolve_precision
 from knowledge.records import Precision
 
 Target = Literal["cpu", "gpu", "npu"]
@@ -64,7 +64,8 @@ class Compression(BaseModel):
 
 
 def compression_of(precision: Precision, target: Target, method: str) -> dict[str, Any]:
-    """The recipe of an OpenVINO precision for a target; `method` as in backends.csv."""
+    """The recipe of an OpenVINO precision for a target; `method` as in backends.csv, unless the precision names one."""
+    method = method_of(precision) or method
     parts = [(role, resolve_precision(kind, precision.framework)[0]) for role, kind in overrides_of(precision)]
     steps = [_pass(kind, method) | {"roles": [role]} for role, kind in parts]
     return {"target": target, "passes": [*steps, _pass(precision, method)] if "mode" in precision.settings else steps}

@@ -2,7 +2,8 @@
 
 Besides the table's own names there are OpenVINO ratios (`int4-asym-g64-r0.8`: that share of the weights in 4 bits, the
 rest in 8), mixes (`Q8_0+ffn_gate=Q5_0`: the base, then what differs by a part of the tensors' names) and llama.cpp
-types made with an importance matrix that they could do without (`Q4_K_M+imatrix`).
+types made with an importance matrix that they could do without (`Q4_K_M+imatrix`), and OpenVINO's 4 bits made by
+NNCF's `awq` or `scale-estimation` (`int4-asym-g64+awq`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _RATIO = re.compile(r"(?P<base>.+?)[-_ ]*r(?P<ratio>0?\.\d{1,3}|[01]|1\.0+)")
 _OVERRIDE = re.compile(r"[a-z0-9_.]{1,48}")
 _LIMIT = 120
 _IMATRIX = "imatrix"
+_METHODS = {_IMATRIX: "llama.cpp", "awq": "openvino", "scale-estimation": "openvino"}  # what a name may end in
 
 
 @lru_cache(maxsize=1)
@@ -83,6 +85,17 @@ def uses_imatrix(precision: Precision) -> bool:
     return bool(precision.settings.get(_IMATRIX))
 
 
+def method_of(precision: Precision) -> str:
+    """The method that the name asks for, `awq` or `scale-estimation`; empty where it asks for none."""
+    return str(precision.settings.get("made_by", ""))
+
+
+def plain_name(precision: Precision) -> str:
+    """The name without the method that it is to be made by."""
+    name, _, last = precision.name.rpartition("+")
+    return name if last in _METHODS else precision.name
+
+
 def ratio_of(precision: Precision) -> float:
     """The share of the weights (embedding and head apart) that gets the low precision."""
     ratio = precision.settings.get("ratio", 1.0)
@@ -114,14 +127,16 @@ def _mix(text: str) -> list[Precision]:
     if not parts:
         return []
     mixes = []
-    matrix = parts[-1].strip().lower() == _IMATRIX
-    if matrix:
+    method = _normal(parts[-1]).replace("scaleestimation", "scale-estimation")
+    method = method if method in _METHODS else ""
+    if method:
         parts.pop()
-    for base in _plain(base_text):
-        if matrix:
-            if base.framework != "llama.cpp" or base.nominal_bits >= 16:
+    for base in _plain(base_text) or _with_ratio(base_text):
+        if method:
+            most = 8 if method == _IMATRIX else 4
+            if base.framework != _METHODS[method] or base.nominal_bits > most:
                 continue
-            base = _with_imatrix(base)
+            base = _made_by(base, method)
         if not parts:
             mixes.append(base)
             continue
@@ -136,12 +151,14 @@ def _mix(text: str) -> list[Precision]:
     return mixes
 
 
-def _with_imatrix(base: Precision) -> Precision:
-    """`base` made with an importance matrix; itself where it always is."""
-    if uses_imatrix(base):
+def _made_by(base: Precision, method: str) -> Precision:
+    """`base` made by `method`; itself where it always is made with an importance matrix."""
+    if method == _IMATRIX and uses_imatrix(base):
         return base
-    settings = {**base.settings, _IMATRIX: True}
-    return replace(base, name=f"{base.name}+{_IMATRIX}", settings=settings, default=False, aliases=())
+    how = {_IMATRIX: True} if method == _IMATRIX else {"made_by": method}
+    return replace(
+        base, name=f"{base.name}+{method}", settings={**base.settings, **how}, default=False, aliases=()
+    )
 
 
 def _override(part: str, framework: str) -> tuple[str, str] | None:

@@ -90,6 +90,16 @@ def test_every_openvino_precision_has_a_valid_recipe(name: str) -> None:
     assert recipe.passes[-1].ratio == precision.settings.get("ratio", 1.0)
 
 
+@pytest.mark.parametrize(("name", "wanted"), [
+    ("int4-asym-g64", (False, True)), ("int4-asym-g64+awq", (True, False)),
+    ("int4-asym-g64+scale-estimation", (False, True)),
+])  # fmt: skip
+def test_a_method_in_the_name_comes_before_the_backend_s_own(name: str, wanted: tuple[bool, bool]) -> None:
+    precision = resolve_precision(name, "openvino")[0]
+    (step,) = Compression.model_validate(compression_of(precision, "cpu", "scale-estimation")).passes
+    assert (step.awq, step.scale_estimation) == wanted
+
+
 def test_the_embedded_model_is_planned_as_the_mix_that_passes_both_gates() -> None:
     document = here()
     assert Plan.model_validate(document).plan is not None

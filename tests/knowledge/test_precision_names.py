@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from knowledge.base import AdvisorError
 from knowledge.ggml import ggml_types, mixtures
 from knowledge.models import find_model
-from knowledge.precisions import default_precision, load_precisions, overrides_of, ratio_of, resolve_precision
+from knowledge.precisions import (
+    default_precision,
+    load_precisions,
+    method_of,
+    overrides_of,
+    plain_name,
+    ratio_of,
+    resolve_precision,
+)
 from knowledge.records import Precision, precision_class
 from knowledge.weights import weights
 
@@ -67,6 +75,8 @@ def test_gguf_bits_are_those_of_the_base_type() -> None:
         ("bfloat16", "mlx", "bf16"),
         ("Q8_0+FFN_GATE=q5_0".replace("FFN_GATE", "ffn_gate"), "llama.cpp", "Q8_0+ffn_gate=Q5_0"),
         ("int8+ffn_gate=int4_asym_g32", "openvino", "int8+ffn_gate=int4-asym-g32"),
+        ("int4_asym_g64+AWQ", "openvino", "int4-asym-g64+awq"),
+        ("int4-asym-g64-r0.8+scale_estimation", "openvino", "int4-asym-g64-r0.8+scale-estimation"),
     ],
 )
 def test_usual_spellings_resolve(text: str, framework: str, name: str) -> None:
@@ -109,8 +119,30 @@ def test_ratio_lowers_the_bits_and_is_kept_in_the_settings() -> None:
     assert mixed.nominal_bits == 4
 
 
+def test_a_method_in_the_name_is_kept_apart_from_the_precision() -> None:
+    plain, better = (resolve_precision(n, "openvino")[0] for n in ("int4-asym-g64", "int4-asym-g64+awq"))
+    assert (method_of(plain), method_of(better)) == ("", "awq")
+    assert plain_name(better) == plain.name == plain_name(plain)
+    spec = find_model("SmolLM2-135M-Instruct")
+    assert weights(spec, plain).file_bytes == weights(spec, better).file_bytes
+
+
 @pytest.mark.parametrize(
-    "text", ["", "Q4_K_X", "int5", "Q8_0+", "Q8_0+ffn_gate", "Q8_0+ffn_gate=Q99", "Q8_0+(a|b)*=Q5_0", "x" * 10_000, "é"]
+    "text",
+    [
+        "",
+        "Q4_K_X",
+        "int5",
+        "Q8_0+",
+        "Q8_0+ffn_gate",
+        "Q8_0+ffn_gate=Q99",
+        "Q8_0+(a|b)*=Q5_0",
+        "x" * 10_000,
+        "é",
+        "int8+awq",
+        "Q4_K_M+awq",
+        "int4-asym-g64+imatrix",
+    ],
 )
 def test_unknown_precision_is_answered_with_the_nearest_names(text: str) -> None:
     with pytest.raises(AdvisorError) as caught:
