@@ -53,7 +53,7 @@ def make_work(
     spec, row, precision = option.spec, option.backend, option.precision
     framework = framework_named(row.framework)
     executable = framework.executor and form_of(spec) in framework.starts_from
-    words = _words(best, threads)
+    words = _words(best, request, threads)
     recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable, request)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
     gates = gates_for(best, request) + ([tasks_gate()] if request.tasks and executable else [])
@@ -114,6 +114,8 @@ def _wanted(recipe: dict[str, Any], best: Judged, executable: bool, request: Con
         return False
     if recipe.get("only_executed") and not executable:
         return False
+    if best.option.engine.os not in recipe.get("systems", [best.option.engine.os]):
+        return False
     return best.option.backend.backend in recipe.get("backends", [best.option.backend.backend])
 
 
@@ -136,7 +138,7 @@ def _reference_note(spec: ModelSpec, framework: str) -> str:
     return f"{form} dequantized from {spec.source_precision}: the highest precision at hand"
 
 
-def _words(best: Judged, threads: int | None) -> dict[str, Any]:
+def _words(best: Judged, request: Constraints, threads: int | None) -> dict[str, Any]:
     """The placeholders of the recipes; lists are spliced into the command."""
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
@@ -167,6 +169,9 @@ def _words(best: Judged, threads: int | None) -> dict[str, Any]:
                 for part in (f"--{name.replace('_', '-')}", str(count))
             ]
         words |= {"base_type": str(settings["type"]), "tensor_flags": flags}
+        if request.kv_cache not in (None, "f16"):  # a quantized V cache needs flash attention
+            types = ["--cache-type-k", request.kv_cache, "--cache-type-v", request.kv_cache]
+            words |= {"kv_flags": [*types, "--flash-attn", "on"], "kv_bench_flags": [*types, "--flash-attn", "1"]}
     else:
         words |= {
             f"{row.framework}_flags": _flags(precision, row),
@@ -260,10 +265,11 @@ def _step(
         "inputs": [_path(i, words) for i in recipe.get("inputs", [])],
         "outputs": outputs,
         "estimate": estimate(recipe, best, from_folder=source_path(best.option.spec) == SOURCE_FOLDER),
-        "host": recipe["host"],
+        "host": "this" if recipe["host"] == "any" and best.option.engine.os in _PHONES else recipe["host"],
     }
 
 
+_PHONES = ("android", "ios")  # a phone only runs what this computer makes
 _COMMANDS = {"embedded": "local_command", "file": "local_command", "folder": "folder_command"}
 
 
