@@ -20,6 +20,7 @@ from knowledge.chips import npu_kit
 from knowledge.matrix import Backend, Limit, architecture_served, load_limits, rows_for, systems_of_backend
 from knowledge.precisions import overrides_of, resolve_precision, stored_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
+from knowledge.serving import modalities, served
 from knowledge.weights import undividable_row, weights
 from probes.profile import HardwareProfile
 
@@ -179,6 +180,10 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
         {
             "model": spec.name,
             "params_b": spec.params_b,
+            "modality": spec.modality,
+            "modality_served": served(spec.modality, row.framework)[0],
+            "served_with": served(spec.modality, row.framework)[1] or None,
+            "measure": modalities()[spec.modality].measure,
             "architecture": spec.architecture,
             "architecture_served": architecture_served(spec.architecture, row.framework, row.backend),
             "serves_use_case": uses or request.model is not None,

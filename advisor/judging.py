@@ -10,13 +10,14 @@ from advisor.candidates import Option
 from advisor.constraints import Constraints
 from advisor.engines import engines_of
 from advisor.limits import largest_tensor_bytes, size_facts
-from advisor.memory import Budget, MemoryNeed, budget, memory_need
+from advisor.memory import Budget, MemoryNeed, budget, memory_need, with_tower
 from advisor.offload import Split, split_model
 from advisor.quality import Retention, predict_retention
 from advisor.speed import PROMPT_TOKENS, CostModel, Interval, Work, ttft_ms
 from advisor.walk import Taken, in_order
 from knowledge.matrix import Backend, framework_named
 from knowledge.records import ModelSpec, Precision
+from knowledge.serving import modalities
 from knowledge.weights import WeightSizes, weights
 from probes.profile import HardwareProfile
 
@@ -144,6 +145,8 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
     kv_type = request.kv_cache or "f16"
     asked = (spec, option.precision, backend.framework, backend.backend, option.context, request.concurrency, kv_type)
     sizes, need, disk, largest = needs_of(*asked)
+    if request.use_case == "vision":
+        need = with_tower(need, spec)
     split = None
     if need.total_bytes > usable.bytes and _may_split(option, request, profile):
         on_cpu = memory_need(spec, sizes, backend.framework, "cpu", option.context, request.concurrency, kv_type)
@@ -187,6 +190,15 @@ def speeds(
     option: Option, size: Size, threads: int | None, filled: int, cost_model: CostModel
 ) -> tuple[Interval, Interval]:
     """Decode and prefill with `filled` tokens in the context; of a split model, both parts one after the other."""
+    decode, prefill = _rates(option, size, threads, filled, cost_model)
+    modality = modalities()[option.spec.modality]
+    unknown = Interval(None, None, None, f"not counted in tokens: this model {modality.words}")
+    return decode if modality.writes else unknown, prefill if modality.reads_prompt else unknown
+
+
+def _rates(
+    option: Option, size: Size, threads: int | None, filled: int, cost_model: CostModel
+) -> tuple[Interval, Interval]:
     work = work_of(option, size, threads, filled)
     if size.split is None:
         return cost_model.decode_tps(work), cost_model.prefill_tps(work)

@@ -8,7 +8,7 @@ llama-cpp-python 0.3.36); for other runtimes it is an upper bound where noted. P
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from knowledge.base import format_bytes
 from knowledge.records import AttentionGroup, ModelSpec
@@ -196,6 +196,13 @@ def memory_need(
         parts=(*held, *cache, *overhead),
         evictable_bytes=evictable,
     )
+
+
+def with_tower(need: MemoryNeed, spec: ModelSpec) -> MemoryNeed:
+    """`need` with the encoder of images besides it, which the tools leave in 16 bits."""
+    size = 2 * spec.tower_params
+    part = ("encoder of images, 16-bit", size, "2 bytes per parameter of the tower")
+    return replace(need, overhead_bytes=need.overhead_bytes + size, parts=(*need.parts, part)) if size else need
 
 
 def resident_peak_bytes(

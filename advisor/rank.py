@@ -12,12 +12,13 @@ from advisor.judging import Judged
 from advisor.quality import METRIC, Retention
 from advisor.speed import Interval
 from knowledge.records import ModelSpec
+from knowledge.serving import metric_of, modalities
 from knowledge.tables import read_document
 
 _SLOWEST_USEFUL_TPS = 2.5
 _WORST_RETENTION = 0.8
-_CHANCE_SCORE, _BEST_SCORE = 25.0, 85.0  # MMLU-like scores: four choices; the best open models that fit one machine
 _UNKNOWN_SPEED_SCORE = 0.35
+_READ_PER_WRITTEN = 25  # tokens that a model which only reads should read in the time another writes one
 _WORTH_SHOWING = 0.7  # share of the best score below which an option is no alternative
 
 
@@ -69,9 +70,12 @@ def _varied(ordered: Sequence[Judged], top: int) -> list[Judged]:
 
 
 def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> None:
-    speed = _speed_score(judged.decode.mid, shares["enough_tps"])
+    written = modalities()[judged.option.spec.modality].writes
+    rate = judged.decode.mid if written else judged.prefill.mid and judged.prefill.mid / _READ_PER_WRITTEN
+    speed = _speed_score(rate, shares["enough_tps"])
     kept = _clamp((judged.retention.mid - _WORST_RETENTION) / (1 - _WORST_RETENTION))
-    quality = 0.75 * capability(judged.option.spec) + 0.25 * kept if ranked_models else kept
+    able = capability(judged.option.spec, judged.option.facts["use_case"])
+    quality = 0.75 * able + 0.25 * kept if ranked_models else kept
     memory = _clamp(1 - judged.size.need.total_bytes / judged.size.budget.bytes) if judged.size.budget.bytes else 0.0
     effort = 1 - judged.option.backend.effort
     total = (
@@ -93,12 +97,15 @@ def _speed_score(tps: float | None, enough: float) -> float:
     return _clamp(math.log(max(tps, 1e-9) / _SLOWEST_USEFUL_TPS) / math.log(enough / _SLOWEST_USEFUL_TPS))
 
 
-def capability(spec: ModelSpec) -> float:
-    """How able the model is, 0 to 1: its published score above chance, else what its size suggests (for experts
-    the geometric mean of total and active parameters)."""
+def capability(spec: ModelSpec, use_case: str = "chat") -> float:
+    """How able the model is, 0 to 1: its published score by the use case's metric, else what its size suggests (for
+    experts the geometric mean of total and active parameters)."""
+    metric = metric_of(use_case)
+    for known in spec.scores:
+        if known.metric == metric.name:
+            return _clamp((known.value - metric.worst) / (metric.best - metric.worst))
     size = math.sqrt(spec.params * (spec.active_params or spec.params)) / 1e9
-    known = spec.quality_score if spec.quality_score is not None else 25 + 45 * (1 - math.exp(-size / 6))
-    return _clamp((known - _CHANCE_SCORE) / (_BEST_SCORE - _CHANCE_SCORE))
+    return 0.75 * (1 - math.exp(-size / 6))  # of text models by MMLU: 25 + 45 (1 - exp(-size / 6))
 
 
 def _clamp(value: float) -> float:

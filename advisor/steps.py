@@ -33,6 +33,7 @@ from advisor.speed import CostModel, ttft_ms
 from knowledge.matrix import Backend, framework_named
 from knowledge.precisions import overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
+from knowledge.serving import modalities
 from knowledge.tables import read_document
 
 IMATRIX = "work/imatrix.gguf"
@@ -53,6 +54,7 @@ def make_work(
     spec, row, precision = option.spec, option.backend, option.precision
     framework = framework_named(row.framework)
     executable = framework.executor and form_of(spec) in framework.starts_from
+    executable = executable and _is_text(spec, request)
     words = _words(best, request, threads)
     recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable, request)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
@@ -106,10 +108,17 @@ def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
     return {"low": low, "mid": value, "high": high, "level": 0.9, "basis": basis}
 
 
+def _is_text(spec: ModelSpec, request: Constraints) -> bool:
+    """Whether the model is used to read and write text: what advisor runs and validates."""
+    return spec.modality in ("text", "image-text") and request.use_case != "vision"
+
+
 def _wanted(recipe: dict[str, Any], best: Judged, executable: bool, request: Constraints) -> bool:
     """Whether a recipe's step is one of this plan's."""
     if recipe.get("tier") == "tasks" and not (request.tasks and executable):
         return False
+    if recipe["kind"] in ("validate", "benchmark") and not _is_text(best.option.spec, request):
+        return False  # they prompt for text
     if recipe["kind"] == "calibrate" and not uses_imatrix(best.option.precision):
         return False
     if recipe.get("only_executed") and not executable:
@@ -148,6 +157,7 @@ def _words(best: Judged, request: Constraints, threads: int | None) -> dict[str,
         "path": spec.path,
         "source": source_path(spec),
         "hub_flags": hub_flags(spec),
+        "task": modalities()[spec.modality].task,
         "slug": slug,
         "precision": precision.name,
         "artifact": _MADE.get(row.framework, "work/model" if framework_named(row.framework).executor else "artifact"),
@@ -189,7 +199,7 @@ def _compress_command(best: Judged, compression: dict[str, Any], words: dict[str
     spec, precision = best.option.spec, best.option.precision
     if spec.path or overrides_of(precision):
         return ["python", "-c", nncf_script(compression)]
-    export = ["optimum-cli", "export", "openvino", "--model", words["model"], "--task", "text-generation-with-past"]
+    export = ["optimum-cli", "export", "openvino", "--model", words["model"], "--task", words["task"]]
     return [*export, *words["openvino_flags"], words["artifact"]]
 
 

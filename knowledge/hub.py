@@ -194,8 +194,8 @@ def _model(reader: Reader, name: HubName) -> ModelSpec:
     if known is not None:
         found = replace(
             found, family=known.family, use_cases=known.use_cases, modality=known.modality,
-            context=min(found.context, known.context), quality_score=known.quality_score,
-            quality_source=known.quality_source, notes="; ".join(filter(None, (found.notes, known.notes))),
+            context=min(found.context, known.context), scores=known.scores, tower_params=known.tower_params,
+            notes="; ".join(filter(None, (found.notes, known.notes))),
         )  # fmt: skip
     return found
 

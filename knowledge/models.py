@@ -4,7 +4,7 @@ The column `attention` encodes the attention groups: groups joined by `;`, each 
 `full*32` is full attention in 32 layers, `window512*22` a sliding window of 512 tokens in 22 layers, `latent576*27` a
 latent cache of 576 values per token, `recurrent4096*10` a state of 4096 32-bit values per sequence, `none*20` layers
 without a cache of their own. HEADSxLENGTH replaces the model's kv_heads and head_dim. `dimensions` holds further
-lengths as name=number (data/architectures.toml).
+lengths as name=number (data/architectures.toml). Published results are in `data/scores.csv`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from knowledge.base import AdvisorError, printable
-from knowledge.records import AttentionGroup, ModelSpec
+from knowledge.records import AttentionGroup, ModelSpec, Score
 from knowledge.tables import read_rows
 
 _Commercial = Literal["yes", "no", "conditions", "unknown"]
@@ -32,7 +32,10 @@ EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 @lru_cache(maxsize=1)
 def load_models() -> tuple[ModelSpec, ...]:
     """Every model of the catalogue, in the file's order (by name)."""
-    return tuple(_spec(row) for row in read_rows("models.csv"))
+    scores: dict[str, list[Score]] = {}
+    for row in read_rows("scores.csv"):
+        scores.setdefault(row["model"], []).append(Score(row["metric"], float(row["value"]), row["source"]))
+    return tuple(_spec(row, tuple(scores.get(row["name"], ()))) for row in read_rows("models.csv"))
 
 
 def parse_attention(text: str, kv_heads: int, head_dim: int) -> tuple[AttentionGroup, ...]:
@@ -140,7 +143,7 @@ def _candidates(key: str) -> list[ModelSpec]:
     return sorted(found.values(), key=lambda model: model.name)
 
 
-def _spec(row: dict[str, str]) -> ModelSpec:
+def _spec(row: dict[str, str], scores: tuple[Score, ...]) -> ModelSpec:
     kv_heads, head_dim = int(row["kv_heads"]), int(row["head_dim"])
     commercial = row["commercial_use"]
     if commercial not in get_args(_Commercial):
@@ -169,12 +172,15 @@ def _spec(row: dict[str, str]) -> ModelSpec:
         active_experts=int(row["active_experts"] or 0),
         expert_intermediate=int(row["expert_intermediate"] or 0),
         shared_intermediate=int(row["shared_intermediate"] or 0),
-        qkv_bias=row["architecture"] == "qwen2",
+        qkv_bias=row["architecture"] in ("qwen2", "qwen2vl"),
+        modality=row["modality"],
         use_cases=tuple(row["use_cases"].split()),
-        quality_score=float(row["quality_score"]) if row["quality_score"] else None,
-        quality_source=row["quality_source"],
+        scores=scores,
         source_precision=row["source_precision"],
         notes=row["notes"],
         aliases=tuple(row["aliases"].split()),
         dimensions=tuple((name, int(number)) for name, number in (p.split("=") for p in row["dimensions"].split())),
+        context_config=int(row["context_config"] or 0),
+        context_card=int(row["context_card"] or 0),
+        tower_params=int(row["tower_params"] or 0),
     )

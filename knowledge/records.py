@@ -82,15 +82,26 @@ class HubFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """A published result of a model. `metric` is a name of data/metrics.csv."""
+
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """The architecture of a language model, enough to count its tensors and its cache.
 
-    `params` and `active_params` are counts (not billions). `context` is the smaller of config and card. Zero or empty
-    means unknown. `source_precision` is what the weights were published or found in: `bf16`, `f16`, or a quantized
-    type for a local file. `source_framework` and `source_bits` are set where a framework's own tools have made the file:
-    it runs there, as it is. `tensors` is filled when the model was read from a file, else shapes follow from the fields.
-    `dimensions` names further lengths that the shapes of an architecture need (data/architectures.toml). A model read
-    from the hub has the commit that was read (`revision`) and the `files` that a run needs of it.
+    `params` and `active_params` are counts (not billions). `context` is the smaller of what the config and the card say
+    (`context_config`, `context_card`). Zero or empty means unknown. `modality` is a row of data/modalities.csv;
+    `tower_params` are the encoder of images, which `params` leave out. `source_precision` is what the weights were
+    published or found in: `bf16`, `f16`, or a quantized type for a local file. `source_framework` and `source_bits` are
+    set where a framework's own tools have made the file: it runs there, as it is. `tensors` is filled when the model
+    was read from a file, else shapes follow from the fields. `dimensions` names further lengths that the shapes of an
+    architecture need (data/architectures.toml). A model read from the hub has the commit that was read (`revision`)
+    and the `files` that a run needs of it.
     """
 
     name: str
@@ -119,8 +130,7 @@ class ModelSpec:
     qkv_bias: bool = False
     modality: str = "text"
     use_cases: tuple[str, ...] = ("chat",)
-    quality_score: float | None = None
-    quality_source: str = ""
+    scores: tuple[Score, ...] = ()
     source_precision: str = "bf16"
     source_framework: str = ""
     source_bits: int = 0
@@ -133,6 +143,9 @@ class ModelSpec:
     embedded: bool = False
     revision: str = ""
     files: tuple[HubFile, ...] = ()
+    context_config: int = 0
+    context_card: int = 0
+    tower_params: int = 0
 
     def __hash__(self) -> int:  # of a few fields: sizes are cached by model, and a file has hundreds of tensors
         return hash((self.name, self.path, self.params, self.header_bytes, len(self.tensors)))

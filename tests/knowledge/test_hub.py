@@ -143,7 +143,7 @@ def test_a_catalogue_model_asked_for_by_revision_keeps_what_the_catalogue_knows(
     spec = find_model("Qwen/Qwen3-8B@main")
     assert spec.name == "Qwen3-8B"
     assert spec.revision == hub.repos["Qwen/Qwen3-8B"].commit
-    assert spec.quality_score is not None
+    assert spec.scores
     assert "reasoning" in spec.use_cases
 
 

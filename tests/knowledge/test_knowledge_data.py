@@ -20,7 +20,7 @@ from knowledge.records import TENSOR_ROLES
 
 DATA = Path(__file__).parents[2] / "knowledge" / "data"
 TABLES = ["models.csv", "precisions.csv", "ggml_types.csv", "tokenizers.csv", "quality.csv", "quality_curve.csv",
-          "overheads.csv", "licences.csv"]  # fmt: skip
+          "overheads.csv", "licences.csv", "scores.csv", "metrics.csv", "serving.csv"]  # fmt: skip
 
 
 def table(name: str) -> list[dict[str, str]]:
@@ -46,11 +46,10 @@ def test_tables_are_sorted_so_that_a_difference_reads_well(name: str) -> None:
         assert key == sorted(key)
 
 
-def test_unverified_facts_are_said_to_be_so() -> None:
-    for row in table("models.csv"):
-        if row["quality_score"]:
-            assert "MMLU" in row["quality_source"]
-            assert 20 <= float(row["quality_score"]) <= 95
+def test_a_fact_is_general_knowledge_or_names_where_it_stands() -> None:
+    for row in (*table("models.csv"), *table("scores.csv")):
+        for text in (row["source"], row.get("notes", "")):
+            assert text.count("general knowledge") == text.count("general knowledge, unverified")
 
 
 def test_licences_are_lower_case_and_known_words() -> None:
