@@ -26,7 +26,7 @@ class CompressionPass(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    mode: Literal["int8_asym", "int8_sym", "int4_sym", "int4_asym", "nf4"]
+    mode: Literal["int8_asym", "int8_sym", "int4_sym", "int4_asym", "nf4", "mxfp4"]
     group_size: Literal[-1, 16, 32, 64, 128, 256] = -1
     ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     backup_mode: Literal["none", "int8_sym", "int8_asym"] = "int8_asym"

@@ -86,16 +86,26 @@ def openvino_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
         chosen = next((kind for pattern, kind in overrides if re.search(pattern, group.name)), precision)
         if not _is_matrix(group) or chosen.nominal_bits == 16:
             yield Part(group, 2 * group.elements, group.elements, 16)
-        elif chosen.nominal_bits == 8 or group.role in ("token_embd", "output"):
-            per_row = 2 if chosen.nominal_bits == 8 and chosen.symmetric else 3
-            yield Part(group, group.elements + per_row * group.rows * group.count, group.elements, 8)
+        elif chosen.nominal_bits == 8:
+            yield _eight(group, "int8_sym" if chosen.symmetric else "int8_asym")
+        elif group.role in ("token_embd", "output"):
+            yield _eight(group, str(chosen.settings.get("backup_mode", "int8_asym")))
         else:
             low = ratio_of(chosen)
             groups_per_row = 1 if chosen.group_size < 0 else -(-group.row_length // chosen.group_size)
-            scales = groups_per_row * group.rows * group.count * (2.0 if chosen.symmetric else 2.5)
-            high = group.elements + 3 * group.rows * group.count
+            per_group = 1.0 if chosen.settings.get("mode") == "mxfp4" else 2.0 if chosen.symmetric else 2.5
+            scales = groups_per_row * group.rows * group.count * per_group
+            high = _eight(group, str(chosen.settings.get("backup_mode", "int8_asym"))).bytes
             size = round(low * (group.elements / 2 + scales) + (1 - low) * high)
             yield Part(group, size, group.elements, 4 if low >= 0.5 else 8)
+
+
+def _eight(group: TensorGroup, backup: str) -> Part:
+    """A group in the backup type: 8 bits with the scale of each row, or left in 16."""
+    if backup == "none":
+        return Part(group, 2 * group.elements, group.elements, 16)
+    per_row = 2 if backup == "int8_sym" else 3
+    return Part(group, group.elements + per_row * group.rows * group.count, group.elements, 8)
 
 
 # ---- MLX

@@ -1,9 +1,12 @@
 """Precisions of the four frameworks by their canonical names: `data/precisions.csv`, and the names made of them.
 
-Besides the table's own names there are OpenVINO ratios (`int4-asym-g64-r0.8`: that share of the weights in 4 bits, the
-rest in 8), mixes (`Q8_0+ffn_gate=Q5_0`: the base, then what differs by a part of the tensors' names) and llama.cpp
-types made with an importance matrix that they could do without (`Q4_K_M+imatrix`), and OpenVINO's 4 bits made by
-NNCF's `awq` or `scale-estimation` (`int4-asym-g64+awq`).
+Besides the table's own names there are
+
+- OpenVINO ratios (`int4-asym-g64-r0.8`: that share of the weights in 4 bits, the rest in 8) and backups
+  (`int4-sym-g128-bint8-sym`, `-bnone`: what embedding, head and the rest are in);
+- mixes (`Q8_0+ffn_gate=Q5_0`: the base, then what differs by a part of the tensors' names);
+- llama.cpp types made with an importance matrix that they could do without (`Q4_K_M+imatrix`), and OpenVINO's 4 bits
+  made by NNCF's `awq` or `scale-estimation` (`int4-asym-g64+awq`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from knowledge.records import ModelSpec, Precision, precision_class
 from knowledge.tables import read_rows
 
 _RATIO = re.compile(r"(?P<base>.+?)[-_ ]*r(?P<ratio>0?\.\d{1,3}|[01]|1\.0+)")
+_BACKUP = re.compile(r"(?P<base>.+?)[-_ ]*b(?:ackup)?[-_ ]*(?P<backup>none|int8[-_ ]?sym)", re.IGNORECASE)
 _OVERRIDE = re.compile(r"[a-z0-9_.]{1,48}")
 _LIMIT = 120
 _IMATRIX = "imatrix"
@@ -43,7 +47,7 @@ def resolve_precision(text: str, framework: str | None = None) -> list[Precision
     Raises AdvisorError `unknown-precision` with the nearest names.
     """
     if len(text) <= _LIMIT:
-        for resolve in (_mix, _plain, _with_ratio):
+        for resolve in (_mix, _plain, _with_ratio, _with_backup):
             found = [p for p in resolve(text.strip()) if framework in (None, p.framework)]
             if found:
                 return found
@@ -122,6 +126,21 @@ def _with_ratio(text: str) -> list[Precision]:
     return [replace(base, name=f"{base.name}-r{ratio:g}", bits=bits, settings=settings, default=False, aliases=())]
 
 
+def _with_backup(text: str) -> list[Precision]:
+    match = _BACKUP.fullmatch(text)
+    bases = [*_plain(match["base"]), *_with_ratio(match["base"])] if match else []
+    bases = [p for p in bases if p.framework == "openvino" and p.nominal_bits == 4]
+    if not match or not bases:
+        return []
+    backup = "none" if match["backup"].lower() == "none" else "int8_sym"
+    base = bases[0]
+    ratio = ratio_of(base)
+    bits = round(base.bits + (1 - ratio) * 8, 4) if backup == "none" else base.bits
+    name = f"{base.name}-b{backup.replace('_', '-')}"
+    return [replace(base, name=name, bits=bits, settings={**base.settings, "backup_mode": backup}, default=False,
+                    aliases=())]  # fmt: skip
+
+
 def _mix(text: str) -> list[Precision]:
     base_text, *parts = text.split("+")
     if not parts:
@@ -156,9 +175,7 @@ def _made_by(base: Precision, method: str) -> Precision:
     if method == _IMATRIX and uses_imatrix(base):
         return base
     how = {_IMATRIX: True} if method == _IMATRIX else {"made_by": method}
-    return replace(
-        base, name=f"{base.name}+{method}", settings={**base.settings, **how}, default=False, aliases=()
-    )
+    return replace(base, name=f"{base.name}+{method}", settings={**base.settings, **how}, default=False, aliases=())
 
 
 def _override(part: str, framework: str) -> tuple[str, str] | None:

@@ -142,5 +142,6 @@ def test_precision_bits_count_their_scales() -> None:
         if precision.scheme == "mlx" and precision.method == "affine":
             assert precision.bits == precision.nominal_bits + 32 / precision.group_size
         if precision.scheme == "openvino" and precision.group_size > 0:
-            zero_point = 0 if precision.symmetric else 4 / precision.group_size
-            assert precision.bits == 4 + 16 / precision.group_size + zero_point
+            scale = 8 if precision.name == "mxfp4" else 16
+            zero_point = 0 if precision.symmetric else 4
+            assert precision.bits == 4 + (scale + zero_point) / precision.group_size

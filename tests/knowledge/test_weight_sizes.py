@@ -32,6 +32,15 @@ def test_openvino_takes_the_measured_share_of_16_bit(precision: str, share: floa
 
 
 @pytest.mark.parametrize(
+    ("precision", "made"),  # nncf 3.4.0: compress_weights, the weight file less 390 bytes of other constants
+    [("nf4-g64", 84_931_590), ("int4-sym-g64-bint8-sym", 84_882_438), ("int4-sym-g64-bnone", 113_095_686),
+     ("int4-asym-g32", 89_908_230)],
+)  # fmt: skip
+def test_openvino_weights_are_those_that_nncf_makes(precision: str, made: int) -> None:
+    assert sizes(SMALL, "openvino", precision).tensor_bytes == made - 390
+
+
+@pytest.mark.parametrize(
     ("precision", "megabytes"),  # model.onnx.data, olive-ai 0.13.0
     [
         ("f32", 540.157), ("int8", 154.412), ("int4-rtn-b32", 101.328), ("int4-kquant-b32", 102.987),
