@@ -154,7 +154,8 @@ def overhead_parts(
         spec.intermediate, spec.active_experts * spec.expert_intermediate, spec.shared_intermediate, spec.hidden
     )
     activations = row.activation_bytes * batch * 2 * (spec.hidden + widest)
-    logits = 4 * spec.vocab * (batch if row.allocated else 1) * (1 if row.allocated else concurrency)
+    outputs = batch if row.allocated or row.prompt_logits else 1
+    logits = 4 * spec.vocab * outputs * (1 if row.allocated else concurrency)
     scores = 2 * batch * _pad(context)
     parts: list[Part] = [
         (f"activations of {batch} tokens", activations, "4 bytes * tokens * 2 * (hidden + feed-forward)"),
@@ -208,9 +209,14 @@ def with_tower(need: MemoryNeed, spec: ModelSpec) -> MemoryNeed:
 def resident_peak_bytes(
     spec: ModelSpec, sizes: WeightSizes, framework: str, backend: str, context: int, tokens: int, kv_type: str = "f16"
 ) -> int:
-    """What a process planned for `context` shows after `tokens` tokens: a cache that grows has only those in it."""
-    reached = min(tokens, context) if _overhead(framework, backend).cache_grows else context
-    return memory_need(spec, sizes, framework, backend, reached, 1, kv_type).peak_rss_bytes
+    """What a process planned for `context` shows after `tokens` tokens: a cache that grows has only those in it, and a
+    runtime that computes a prompt at once has buffers for no more."""
+    row, reached = _overhead(framework, backend), min(tokens, context)
+    need = memory_need(spec, sizes, framework, backend, reached if row.cache_grows else context, 1, kv_type)
+    if not row.prompt_logits or row.cache_grows:
+        return need.peak_rss_bytes
+    overhead = sum(size for _, size, _ in overhead_parts(spec, framework, backend, reached))
+    return need.peak_rss_bytes - need.overhead_bytes + overhead
 
 
 def place_of(backend: str) -> str:
