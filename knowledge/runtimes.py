@@ -16,8 +16,8 @@ class Overhead:
     tokens are computed at once; `allocated` whether buffers count in full even where nothing was written to them;
     `repack_types` are the ggml types that the kernels keep a rearranged copy of, `*` all weights; `cache_grows` whether
     the key-value cache takes memory as tokens come and not for the whole context at once; `widens` whether 16-bit
-    weights are computed with in 32 bits and kept so, beside their rearranged copy; `prompt_logits` whether the logits of
-    every token of a prompt are kept, and not those of the last one alone.
+    weights are computed with in 32 bits and kept so, beside their rearranged copy; `prompt_logits` whether the logits
+    of every token of a prompt are kept, and not those of the last one alone.
     """
 
     framework: str
