@@ -1,12 +1,20 @@
-"""What `advisor knowledge frameworks|devices NAME` adds to a row: where it runs, where it cannot, and who says so."""
+"""What `advisor knowledge frameworks|devices|precisions NAME` adds to a row: where it runs, where it cannot, what it
+takes and keeps, and who says so."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from knowledge.chips import npu_kit
 from knowledge.matrix import Backend, load_backends, load_limits
+from knowledge.models import find_model
+from knowledge.precisions import plain_name, resolve_precision
+from knowledge.quality import load_quality
+from knowledge.records import Precision
 from knowledge.requirements import load_requirements, requirements_for
+from knowledge.shapes import groups_of
+from knowledge.weights import weights
 
 Row = dict[str, Any]
 ANY = "any"
@@ -47,6 +55,43 @@ def device_places(name: str) -> tuple[list[Row], list[str]]:
         if kit and not served:
             notes.append(f"the NPU is served by {kit.kit}: {kit.text} ({kit.source})")
     return places, notes
+
+
+SHOWN_ON = "Llama-3.1-8B-Instruct"  # the model that bits by role are shown on
+
+
+def precision_rows(name: str) -> list[Row]:
+    """The precisions that `name` means, one per framework, each with its bits by tensor role on an 8B model
+    (`bits_by_role`), the backends that try it (`backends`) and what it was found to keep (`evidence`).
+
+    Raises AdvisorError `unknown-precision`.
+    """
+    return [_precision_row(precision) for precision in resolve_precision(name)]
+
+
+def _precision_row(precision: Precision) -> Row:
+    spec = find_model(SHOWN_ON)
+    elements: dict[str, int] = {}
+    for group in groups_of(spec):
+        elements[group.role] = elements.get(group.role, 0) + group.elements
+    found = weights(spec, precision, backend="cpu" if precision.framework != "olive" else "cuda")
+    family = "openvino" if precision.scheme == "openvino" else precision.framework
+    kept = [row for row in load_quality() if row.framework == family and row.precision == plain_name(precision)]
+    row = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(precision).items()}
+    return row | {
+        "bits_by_role": {
+            role: round(8 * size / elements[role], 4) for role, size in found.by_role.items() if role in elements
+        },
+        "bits_by_role_of": SHOWN_ON,
+        "backends": list(
+            dict.fromkeys(
+                f"{b.framework} {b.backend}"
+                for b in load_backends()
+                if b.framework == precision.framework and precision.name in b.precisions
+            )
+        ),
+        "evidence": [asdict(row) for row in kept],
+    }
 
 
 def _place(row: Backend) -> Row:

@@ -49,6 +49,15 @@ COLUMNS = {
     "sources": {"id": "source", "title": "title", "where": "where", "version": "version", "licence": "licence"},
 }
 
+EVIDENCE = {
+    "model": "measured on",
+    "params_b": "10^9 params",
+    "retention": "kept",
+    "kl_divergence": "KL",
+    "same_top1": "top-1",
+    "method": "method",
+}
+
 
 def knowledge_options(parser: Parser) -> None:
     parser.add_argument("topic", metavar="|".join(COLUMNS), help="what to list")
@@ -71,8 +80,10 @@ def knowledge(arguments: argparse.Namespace) -> Answer:
         from ui.view_info import show_places, show_record, show_rows, show_rules
 
         if arguments.name is not None and len(rows) == 1:
-            shown = {key: value for key, value in rows[0].items() if key not in ("runs_on", "notes")}
+            shown = {key: value for key, value in rows[0].items() if key not in ("runs_on", "notes", "evidence")}
             show_record(shown)
+            if rows[0].get("evidence"):
+                show_rows(EVIDENCE, rows[0]["evidence"])
             if "runs_on" in rows[0]:
                 show_places(rows[0]["runs_on"], rows[0]["notes"])
         elif topic == "rules":
@@ -123,6 +134,10 @@ def _found(topic: str, name: str) -> list[dict[str, Any]]:
         ]
         if rows:
             return rows
+    if topic == "precisions":
+        from ui.knowledge_rows import precision_rows
+
+        return precision_rows(name)
     return [_row(topic, name)]
 
 

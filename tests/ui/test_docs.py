@@ -1,5 +1,7 @@
 """The documentation says what the program does."""
 
+import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,3 +16,39 @@ def test_the_command_line_reference_is_current(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), "run make docs"
+
+
+def test_the_page_on_adding_a_precision_names_every_column_and_a_row_as_it_is() -> None:
+    page = (ROOT / "docs" / "adding-a-precision.md").read_text(encoding="utf-8")
+    lines = (ROOT / "knowledge" / "data" / "precisions.csv").read_text(encoding="utf-8").splitlines()
+    columns = next(csv.reader(lines[:1]))
+    table = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert [name for cell in table for name in re.findall(r"`(\w+)`", cell)] == columns
+    shown = re.search(r"```csv\n(.+)\n```", page)
+    assert shown is not None
+    assert shown[1] in lines
+
+
+def test_files_that_the_page_on_adding_a_precision_names_are_there() -> None:
+    page = (ROOT / "docs" / "adding-a-precision.md").read_text(encoding="utf-8")
+    data, tested = ROOT / "knowledge" / "data", ROOT / "tests" / "knowledge" / "data"
+    for name in re.findall(r"`([\w/.-]+\.(?:csv|toml|py))`", page):
+        assert any((folder / name).is_file() for folder in (ROOT, data, tested)), name
+
+
+def test_a_precision_added_as_a_row_is_planned_with_its_size(tmp_path: Path) -> None:
+    """The data change of the page: a row in a folder of one's own, and the program knows it."""
+    folder = tmp_path / "frameworks" / "mlx"
+    folder.mkdir(parents=True)
+    header = (ROOT / "knowledge" / "data" / "precisions.csv").read_text(encoding="utf-8").splitlines()[0]
+    row = "mlx,7bit-g64,7,7.5,mlx,64,no,affine,no,no,no,,q_bits=7 q_group_size=64 q_mode=affine,,a test"
+    (folder / "precisions.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    program = "from knowledge.models import find_model; from knowledge.precisions import resolve_precision as r; "
+    program += "from knowledge.weights import weights; "
+    program += "print(weights(find_model('Llama-3.2-1B-Instruct'), r('7bit-g64', 'mlx')[0]).bits_per_weight)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={"ADVISOR_HOME": str(tmp_path), "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 7.5 <= float(done.stdout) < 7.51

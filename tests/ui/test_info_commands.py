@@ -131,3 +131,18 @@ def test_the_course_s_matrix_is_shown_with_the_verdict(call) -> None:
     rows = {row["name"]: row for row in call("knowledge", "course", "platform", "--json").document["rows"]}
     assert rows["nvidia"]["verdict"] == "wrong"
     assert "openvino" in rows["intel"]["says"]
+
+
+def test_a_precision_shows_its_bits_by_role_its_backends_and_what_it_was_found_to_keep(call) -> None:
+    rows = call("knowledge", "precisions", "q4-k-m", "--json").document["rows"]
+    assert [row["name"] for row in rows] == ["Q4_K_M"]
+    assert rows[0]["bits_by_role"]["output"] == 6.5625
+    assert rows[0]["bits_by_role"]["ffn_gate"] == 4.5
+    assert "llama.cpp cpu" in rows[0]["backends"]
+    assert all(row["source"] and 0 < row["retention"] <= 1.01 for row in rows[0]["evidence"])
+    assert "0.919" in call("knowledge", "precisions", "Q4_K_M").out
+
+
+def test_a_family_shows_the_recipe_of_each_framework(call) -> None:
+    rows = call("knowledge", "precisions", "int4", "--json").document["rows"]
+    assert [row["framework"] for row in rows] == ["llama.cpp", "openvino", "olive", "mlx"]
