@@ -9,6 +9,7 @@ from typing import Any
 from executors.executor import Task
 from executors.process import interpreter_for, run_worker
 from executors.tokens import checkpoint_ids, compared, model_ids
+from executors.toolchain import installed_version
 from knowledge.base import MIB, printable, read_json
 
 TOOLCHAIN = "export"
@@ -29,6 +30,7 @@ def converted(task: Task, op: str, framework: str) -> dict[str, Any]:
         "type": getattr(task.settings, "type", ""),
         "architecture": _architecture(source),
     }
+    installed_version(TOOLCHAIN)
     done = run_worker(
         interpreter_for(TOOLCHAIN),
         TOOLCHAIN,

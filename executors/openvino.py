@@ -21,10 +21,10 @@ from executors.ir_integrity import integrity
 from executors.llamacpp import LlamaCpp
 from executors.process import WorkerResult, interpreter_for, run_worker
 from executors.tokens import compared, model_ids
+from executors.toolchain import installed_version
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 from knowledge.gguf import GgufFile, read_gguf
 from knowledge.hf_config import hf_parts
-from probes.system import find_toolchains
 
 FRAMEWORK = "openvino"
 CALIBRATION_TEXT = Path(__file__).parent / "data" / "calibration_text.txt"
@@ -36,9 +36,8 @@ class OpenVino:
 
     @property
     def version(self) -> str:
-        python = str(interpreter_for(FRAMEWORK))
-        versions = [t.version for t in find_toolchains()[0] if (t.framework, t.python) == (FRAMEWORK, python)]
-        return f"{FRAMEWORK} {versions[0]}".strip() if versions else FRAMEWORK
+        interpreter_for(FRAMEWORK)
+        return f"{FRAMEWORK} {installed_version(FRAMEWORK)}".strip()
 
     def run(self, task: Task) -> dict[str, Any]:
         settings = task.settings

@@ -122,13 +122,24 @@ def toolchain_folder(framework: str) -> Path:
     return advisor_home().absolute() / "toolchains" / framework
 
 
-def installed_version(framework: str) -> str:
-    """The framework's version in its isolated environment; empty where there is none."""
+def installed_version(framework: str, locks: Path = LOCKS) -> str:
+    """The framework's version in its isolated environment; empty where there is none.
+
+    AdvisorError `other-version` (exit 6) where the environment holds other packages than are pinned now: it was made by
+    another version of advisor, or changed since.
+    """
     record = toolchain_folder(framework) / RECORD
     if not record.is_file():
         return ""
     document = read_json(record, "toolchain record", limit_bytes=MIB)
-    return str(document.get("version", "")) if isinstance(document, dict) else ""
+    if not isinstance(document, dict):
+        return ""
+    recipe, packages = recipes(locks).get(framework), document.get("packages")
+    wrong = _other_versions(recipe, packages) if recipe and isinstance(packages, dict) else ""
+    if recipe and wrong:
+        message = f"The toolchain of {framework} is not the one that advisor knows: {wrong}."
+        raise AdvisorError("other-version", message, _install_hint(recipe), EXIT_TOOLCHAIN_MISSING)
+    return str(document.get("version", ""))
 
 
 def _inspect(recipe: Recipe, python: Path, log: Path, on_event: Listener | None = None) -> dict[str, Any]:

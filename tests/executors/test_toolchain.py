@@ -171,7 +171,7 @@ def test_a_whole_environment_is_used_by_workers_and_seen_by_the_probes(home: Pat
         (FRAMEWORK, "1.0", "isolated")
     ]
     assert not notes
-    assert installed_version(FRAMEWORK) == "1.0"
+    assert installed_version(FRAMEWORK, recipe.lock.parent) == "1.0"
     assert check_toolchain(recipe)["status"] == "ok"
 
 

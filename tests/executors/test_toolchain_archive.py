@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny_wheels import write_locks, write_wheel
 
-from executors.toolchain import RECORD, install_toolchain, state, toolchain_folder
+from executors.toolchain import RECORD, install_toolchain, installed_version, state, toolchain_folder
 from executors.toolchain_lock import Archive, Recipe, find_recipe
 from executors.worker import toolchain as worker
 from executors.worker.protocol import WorkerError
@@ -111,6 +111,20 @@ def test_an_environment_without_its_archive_is_broken(recipe: Recipe, advisor_ho
     (folder / RECORD).write_text(json.dumps(record))
     assert state(replace(recipe, archive=None))["status"] == "ok"
     assert state(recipe)["text"] == "it lacks convert.py"
+
+
+def test_an_environment_of_other_versions_is_not_run(recipe: Recipe, advisor_home: Path) -> None:
+    folder = toolchain_folder(recipe.framework)
+    folder.mkdir(parents=True)
+    record = {"python": "/nowhere", "packages": {"tiny": "0.9", "tiny-helper": "2.0"}, "version": "0.9"}
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(AdvisorError) as caught:
+        installed_version(recipe.framework, recipe.lock.parent)
+    assert (caught.value.code, caught.value.exit_code) == ("other-version", EXIT_TOOLCHAIN_MISSING)
+    assert "tiny is 0.9 and 1.0 is pinned" in caught.value.message
+    record["packages"] = dict(recipe.pins)
+    (folder / RECORD).write_text(json.dumps(record))
+    assert installed_version(recipe.framework, recipe.lock.parent) == "0.9"
 
 
 def test_offline_without_the_archive_is_one_sentence_before_anything_is_made(
