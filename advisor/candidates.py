@@ -18,6 +18,7 @@ from advisor.walk import Facts, Level
 from knowledge.base import AdvisorError
 from knowledge.chips import npu_kit
 from knowledge.matrix import Backend, Limit, architecture_served, load_limits, rows_for, systems_of_backend
+from knowledge.native import is_native, native_precision
 from knowledge.precisions import overrides_of, resolve_precision, stored_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.serving import modalities, served
@@ -180,6 +181,7 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
         {
             "model": spec.name,
             "params_b": spec.params_b,
+            "mixture_of_experts": spec.is_moe,
             "modality": spec.modality,
             "modality_served": served(spec.modality, row.framework)[0],
             "served_with": served(spec.modality, row.framework)[1] or None,
@@ -202,6 +204,7 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
             "source_framework": spec.source_framework or None,
             "source_runs": spec.source_framework == row.framework if spec.source_framework else None,
             "embedded": spec.embedded,
+            "native_served": native_precision(spec.source_precision, row.framework) is not None,
         }
     )
 
@@ -213,6 +216,8 @@ def options_for(
     context = context_for(spec, place.limit, request.context)
     if spec.source_framework and (place.backend.framework != spec.source_framework or not request.precision):
         precisions = (stored_precision(spec),)
+    elif not request.precision and (native := native_precision(spec.source_precision, place.backend.framework)):
+        precisions = (native, *precisions)
     for precision in precisions:
         yield Option(place, spec, precision, context, level.deeper(_precision_facts(spec, precision)))
 
@@ -232,9 +237,9 @@ def _precision_facts(spec: ModelSpec, precision: Precision) -> Facts:
         "undivided_tensor": f"{row[0]} ({row[1]} wide)" if row else None,
         "needs_imatrix": precision.needs_imatrix,
         "uses_imatrix": uses_imatrix(precision),
-        "native_only": precision.native_only,
+        "native_only": precision.native_only and not is_native(spec, precision),
         "upscales": nominal > _source_bits(spec),
-        "same_as_source": precision.name.upper() == spec.source_precision.upper(),
+        "same_as_source": precision.name.upper() == spec.source_precision.upper() or is_native(spec, precision),
     }
 
 

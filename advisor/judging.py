@@ -16,6 +16,7 @@ from advisor.quality import Retention, predict_retention
 from advisor.speed import PROMPT_TOKENS, CostModel, Interval, Work, ttft_ms
 from advisor.walk import Taken, in_order
 from knowledge.matrix import Backend, framework_named
+from knowledge.native import published_bytes
 from knowledge.records import ModelSpec, Precision
 from knowledge.serving import modalities
 from knowledge.weights import WeightSizes, weights
@@ -168,7 +169,7 @@ def needs_of(
     reference = 2 * spec.params if precision.nominal_bits < 16 else 0
     disk = {
         "download_bytes": 0 if spec.path else source,
-        "peak_bytes": source + reference + sizes.file_bytes,
+        "peak_bytes": sizes.file_bytes if spec.source_framework else source + reference + sizes.file_bytes,
         "artifact_bytes": sizes.file_bytes,
     }
     return sizes, need, disk, largest_tensor_bytes(spec, sizes, need)
@@ -183,7 +184,7 @@ def _may_split(option: Option, request: Constraints, profile: HardwareProfile) -
 
 def _source_bytes(spec: ModelSpec) -> int:
     stored = sum(t.stored_bytes or 0 for t in spec.tensors)
-    return stored + spec.header_bytes if stored else 2 * spec.params
+    return stored + spec.header_bytes if stored else published_bytes(spec)
 
 
 def speeds(

@@ -53,8 +53,9 @@ def make_work(
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
     framework = framework_named(row.framework)
-    executable = framework.executor and form_of(spec) in framework.starts_from
+    executable = framework.executor and form_of(spec) in framework.starts_from and not spec.source_framework
     executable = executable and _is_text(spec, request)
+    executable = executable and bool(recipe_of(best))
     words = _words(best, request, threads)
     recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable, request)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
@@ -108,6 +109,9 @@ def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
     return {"low": low, "mid": value, "high": high, "level": 0.9, "basis": basis}
 
 
+_USED = ("validate", "benchmark")  # what is left to do with a model that is made already
+
+
 def _is_text(spec: ModelSpec, request: Constraints) -> bool:
     """Whether the model is used to read and write text: what advisor runs and validates."""
     return spec.modality in ("text", "image-text") and request.use_case != "vision"
@@ -115,6 +119,8 @@ def _is_text(spec: ModelSpec, request: Constraints) -> bool:
 
 def _wanted(recipe: dict[str, Any], best: Judged, executable: bool, request: Constraints) -> bool:
     """Whether a recipe's step is one of this plan's."""
+    if best.option.spec.source_framework and (recipe["kind"] not in _USED or recipe.get("tier", "smoke") != "smoke"):
+        return False
     if recipe.get("tier") == "tasks" and not (request.tasks and executable):
         return False
     if recipe["kind"] in ("validate", "benchmark") and not _is_text(best.option.spec, request):
@@ -190,6 +196,8 @@ def _words(best: Judged, request: Constraints, threads: int | None) -> dict[str,
     if compression := recipe_of(best).get("compression"):
         words["compress_command"] = _compress_command(best, compression, words)
         words["prompt_tokens"] = str(max(option.context - NPU_RESPONSE_TOKENS, NPU_RESPONSE_TOKENS))
+    if spec.source_framework:
+        words["artifact"] = spec.path
     words |= _PROVIDERS.get(row.backend, {})
     return words | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
 
@@ -272,8 +280,8 @@ def _step(
         "title": _path(recipe["title"], words),
         "settings": settings,
         "command": _command(template, words),
-        "inputs": [_path(i, words) for i in recipe.get("inputs", [])],
-        "outputs": outputs,
+        "inputs": [] if spec.source_framework else [_path(i, words) for i in recipe.get("inputs", [])],
+        "outputs": [] if spec.source_framework else outputs,
         "estimate": estimate(recipe, best, from_folder=source_path(best.option.spec) == SOURCE_FOLDER),
         "host": "this" if recipe["host"] == "any" and best.option.engine.os in _PHONES else recipe["host"],
     }
