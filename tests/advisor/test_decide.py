@@ -1,25 +1,21 @@
-"""The decision as claims: never over budget, never unloadable, monotone, deterministic, every rejection explained."""
+"""The decision as claims: each a case that somebody would ask about."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning import plan
 
 from advisor.constraints import Constraints
 from advisor.decide import make_plan
 from advisor.plan import Plan
-from knowledge.base import AdvisorError
-from knowledge.matrix import load_backends
 from knowledge.models import embedded_model, find_model, load_models
 from probes.declared import declared_profile
 
 GIB = 2**30
-CHIPS = ["RTX 4090", "RX 7900 XTX", "Apple M2", "Core Ultra 7 155H", "Ryzen AI 9 HX 370", "Snapdragon X Elite", None]
-MODELS = ["Llama-3.2-1B-Instruct", "Qwen2.5-1.5B-Instruct", "Llama-3.1-8B-Instruct", "Qwen3-30B-A3B", None]
 
 
 def names(document: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -162,73 +158,6 @@ def test_enterprise_and_cross_platform_prefer_what_the_course_says() -> None:
     request: dict[str, Any] = {"ram_bytes": 16 * GIB, "os": "windows", "chip": "Core Ultra 7 155H"}
     assert plan(enterprise=True, **request)["recommendations"][0]["framework"] == "olive"
     assert plan(cross_platform=True, **request)["recommendations"][0]["framework"] == "llama.cpp"
-
-
-requests = st.fixed_dictionaries(
-    {
-        "ram_bytes": st.sampled_from([1, 2, 4, 6, 8, 12, 16, 32, 64, 128]).map(lambda g: g * GIB),
-        "chip": st.sampled_from(CHIPS),
-        "model": st.sampled_from(MODELS),
-        "target": st.sampled_from(["auto", "cpu", "gpu", "npu"]),
-        "os": st.sampled_from([None, "linux", "windows", "macos", "android"]),
-        "priority": st.sampled_from(["balanced", "speed", "quality", "memory", "effort", "energy"]),
-        "context": st.sampled_from([None, 512, 4096, 8192]),
-        "kv_cache": st.sampled_from([None, "f16", "q8_0", "q4_0"]),
-        "use_case": st.sampled_from(["chat", "code", "rag", "reasoning", "vision"]),
-        "commercial": st.booleans(),
-        "max_quality_loss_pct": st.sampled_from([None, 1.0, 5.0]),
-        "top": st.integers(1, 20),
-    }
-)
-
-
-def check(document: dict[str, Any], request: dict[str, Any]) -> None:
-    loadable = {(b.framework, b.backend) for b in load_backends() if b.support != "unsupported"}
-    assert document["status"] in ("ok", "needs_input", "infeasible")
-    assert document["trace"]
-    for r in document["recommendations"]:
-        memory = r["memory"]
-        assert memory["total_bytes"] <= memory["budget_bytes"]
-        assert memory["total_bytes"] == memory["weights_bytes"] + memory["kv_bytes"] + memory["overhead_bytes"]
-        assert (r["framework"], r["backend"]) in loadable
-        assert r["reasons"]
-        low, mid, high = (r["quality"]["retention"][k] for k in ("low", "mid", "high"))
-        assert low <= mid <= high
-        if request["max_quality_loss_pct"] is not None and document["status"] == "ok":
-            assert low >= 1 - request["max_quality_loss_pct"] / 100
-    scores = [r["score"]["total"] for r in document["recommendations"]]
-    assert scores == sorted(scores, reverse=True)
-    assert all(r["rule"] and r["text"] for r in document["rejected"])
-    if document["status"] == "infeasible":
-        assert document["rejected"]
-    if document["status"] == "ok":
-        Plan.model_validate(document)
-    json.dumps(document, allow_nan=False)
-
-
-def check_request(request: dict[str, Any]) -> None:
-    try:
-        document = plan(**request)
-    except AdvisorError as error:
-        refused = error.as_json()["error"]
-    else:
-        check(document, request)
-        return
-    assert refused["message"]
-    assert refused["hint"]
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(requests)
-def test_any_request_is_answered_within_its_bounds(request: dict[str, Any]) -> None:
-    check_request(request)
-
-
-@pytest.mark.slow
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(requests)
-def test_two_thousand_requests_are_answered_within_their_bounds(request: dict[str, Any]) -> None:
-    check_request(request)
 
 
 @settings(max_examples=30, deadline=None)
