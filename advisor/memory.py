@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from advisor.origin import form_of
 from knowledge.base import format_bytes
 from knowledge.records import AttentionGroup, ModelSpec
 from knowledge.runtimes import Graphics, Overhead, Reserve, overheads, reserves
@@ -187,7 +188,11 @@ def memory_need(
     evictable = sum(sizes.matrix_bytes.get(name, 0) for name in row.repack_types)
     if row.widens and sizes.nominal_bits == 16:
         wide = 2 * sizes.tensor_bytes
-        held = (("weights, widened to 32 bits", wide, row.source), ("their rearranged copy", wide, row.source))
+        held = (("weights, widened to 32 bits", wide, row.source),)
+        if form_of(spec) == "folder":  # an exported graph keeps its file mapped, one read from a GGUF is widened at once
+            evictable = sizes.tensor_bytes
+        else:
+            held = (*held, ("their rearranged copy", wide, row.source))
     elif "*" in row.repack_types:
         evictable = sizes.tensor_bytes
     return MemoryNeed(
