@@ -164,7 +164,7 @@ class ValidateSettings(_Document):
     reference: NoOrRunPath = ""
     context: Annotated[int, Field(ge=16, le=2**20)] = 512
     blocks: Annotated[int, Field(ge=2, le=10_000)] = 50
-    block_tokens: Annotated[int, Field(ge=4, le=4096)] = 64
+    block_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     memory_budget_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
     expected_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0
 
@@ -176,8 +176,8 @@ class BenchmarkSettings(_Document):
     artifact: RunPath = "artifact"
     reference: RunPath
     pairs: Annotated[int, Field(ge=1, le=100)] = 5
-    prompt_tokens: Annotated[int, Field(ge=8, le=100_000)] = 128
-    decode_tokens: Annotated[int, Field(ge=4, le=100_000)] = 32
+    prompt_tokens: Annotated[int, Field(ge=2, le=100_000)] = 128
+    decode_tokens: Annotated[int, Field(ge=2, le=100_000)] = 32
     context: Annotated[int, Field(ge=16, le=2**20)] = 512
 
 
