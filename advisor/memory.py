@@ -189,7 +189,7 @@ def memory_need(
     if row.widens and sizes.nominal_bits == 16:
         wide = 2 * sizes.tensor_bytes
         held = (("weights, widened to 32 bits", wide, row.source),)
-        if form_of(spec) == "folder":  # an exported graph keeps its file mapped, one read from a GGUF is widened at once
+        if form_of(spec) == "folder":  # its export keeps the file mapped; a graph read from a GGUF is widened at once
             evictable = sizes.tensor_bytes
         else:
             held = (*held, ("their rearranged copy", wide, row.source))
