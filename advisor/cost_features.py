@@ -1,0 +1,63 @@
+"""What the learned correction sees of a Case: numbers in a fixed order, every one known or imputed.
+
+Rates of the engine are left out on purpose: with about a hundred chips, trees would learn chips by heart. What is
+particular to an engine is learned as its own effect (advisor.cost_model), which carries over to engines like it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from advisor.case import Case
+
+_BACKENDS = ("cuda", "metal", "rocm", "vulkan", "cpu", "openvino-gpu", "npu", "opencl")
+_RUNTIMES = ("llama.cpp", "ollama", "mlx", "openvino", "qnn", "rkllm", "onnxruntime")
+_LEGACY = frozenset(("q4_0", "q4_1", "q5_0", "q5_1", "q8_0"))
+_USUAL_SHARE = 0.4  # of the memory, where its size is not known
+
+FEATURES = (
+    "log_read_time", "log_active_bytes", "log_active_params", "log_weight_bytes", "bits", "active_share", "layers",
+    "log_hidden", "log_vocab", "log_prompt", "prompt_known", "log_cache_share", "memory_share", "count", "recurrent",
+    "first_token", "assumed_precision", "legacy_blocks", "importance_blocks", "log_batch", "serving",
+    *(f"backend_{name}" for name in _BACKENDS), *(f"runtime_{name}" for name in _RUNTIMES),
+)  # fmt: skip
+INCREASING = {  # what physics says of the logarithm of seconds or bytes, with everything else the same
+    "decode": ("log_prompt",),
+    "prompt": ("log_prompt",),
+    "memory": ("log_prompt", "log_weight_bytes", "log_batch"),
+}
+
+
+def features(case: Case, metric: str) -> list[float]:
+    """The numbers of FEATURES. `metric` as in METRICS."""
+    prompt = case.prompt_tokens(metric) if metric in ("prefill_tps", "ttft_ms") else case.prompt or 30.0
+    memory = case.memory_gib * case.count if case.memory_gib else 0.0
+    share = min(2.0, case.weight_bytes / 2**30 / memory) if memory else _USUAL_SHARE
+    active = case.active_bytes
+    name = case.precision
+    values = [
+        math.log(active / case.bandwidth),
+        math.log(active),
+        math.log(case.active_params),
+        math.log(case.weight_bytes),
+        min(case.bits, 33.0),
+        case.active_params / case.params,
+        float(case.layers),
+        math.log(case.hidden),
+        math.log(case.vocab),
+        math.log(max(1.0, prompt)),
+        float(case.prompt is not None),
+        math.log((case.cache_bytes + 1.0) / active),
+        share,
+        float(min(case.count, 4)),
+        float(case.recurrent),
+        float(metric == "ttft_ms"),
+        float(case.assumed_precision),
+        float(name in _LEGACY),
+        float(name.startswith("iq")),
+        math.log(case.batch),
+        float("rapid" in case.software or "vllm" in case.software),
+    ]
+    values += [float(case.backend == backend) for backend in _BACKENDS]
+    values += [float(case.runtime == runtime) for runtime in _RUNTIMES]
+    return values

@@ -1,0 +1,216 @@
+"""The learned cost model, evaluated: physics times what was learned of engines, times a small forest, with intervals.
+
+    log value = log physics(case) + effect of the engine + trees(features) ;  interval = value x exp(quantile x spread)
+
+The effect of an engine is what measurements on it, and on engines like it, lie above physics: kriging over the
+engines that were measured. The spread comes from trees of their own, fitted to the errors on held-out chips and models
+with the evidence as a feature, and is scaled to cover 90 % of them (conformal). Trained by executors.training; the
+exported arrays are evaluated in pure Python, so that a plan imports nothing for it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from advisor import physics
+from advisor.case import Case
+from advisor.cost_features import features
+from knowledge.names import compact
+
+TARGET_OF = {"decode_tps": "decode", "prefill_tps": "prompt", "ttft_ms": "prompt", "peak_mem_gb": "memory"}
+LEVEL = 0.9
+_MAX_SPREAD = 2.3  # in logarithms: a factor of ten
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """low <= mid <= high at LEVEL, in the metric's unit. `evidence` is 0 (nothing like it was measured) to 1."""
+
+    low: float
+    mid: float
+    high: float
+    evidence: float
+    nearest: str
+    measurements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Decision trees as flat lists: a node is its feature (-1: a leaf), threshold or value, and its right child; the
+    left child follows its node. `roots` are the first nodes."""
+
+    feature: list[int]
+    value: list[float]
+    right: list[int]
+    roots: list[int]
+    base: float
+
+    def predict(self, row: list[float]) -> float:
+        feature, value, right = self.feature, self.value, self.right
+        total = self.base
+        for node in self.roots:
+            column = feature[node]
+            while column >= 0:
+                node = node + 1 if row[column] <= value[node] else right[node]
+                column = feature[node]
+            total += value[node]
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What makes two engines alike: see `likeness`."""
+
+    chip: str
+    backend: str
+    family: str
+    runtime: str
+    vendor: str
+    kind: str
+    generation: str
+    bandwidth: float
+    rate: float
+    low_bits: float
+
+
+def traits_of(case: Case) -> Traits:
+    family = "llama.cpp" if case.runtime in ("ollama", "lmstudio") else case.runtime
+    return Traits(
+        compact(case.chip) or "?", case.backend, family, case.runtime, case.vendor, case.engine_kind, case.generation,
+        math.log(case.bandwidth), math.log(case.rate), math.log(case.low_bit_ratio),
+    )  # fmt: skip
+
+
+def likeness(one: Traits, other: Traits, scale: tuple[float, float]) -> float:
+    """The covariance of two engines' effects; `scale` are the standard deviations of what engines of a kind share, and
+    of what is each one's own."""
+    distance = (
+        ((one.bandwidth - other.bandwidth) / 1.2) ** 2
+        + ((one.rate - other.rate) / 1.2) ** 2
+        + ((one.low_bits - other.low_bits) / 0.7) ** 2
+        + 1.5 * (one.vendor != other.vendor)
+        + 0.7 * (one.generation != other.generation)
+        + 0.7 * (one.kind != other.kind)
+    )
+    shared = scale[0] ** 2 * math.exp(-0.5 * distance)
+    own = scale[1] ** 2 if one.chip == other.chip and one.backend == other.backend else 0.0
+    software = (1.0 if one.family == other.family else 0.7) * (1.0 if one.runtime == other.runtime else 0.85)
+    return (1.0 if one.backend == other.backend else 0.25) * software * (shared + own)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Measured with one runtime and backend on one chip: `weight` is its share in every prediction by likeness."""
+
+    traits: Traits
+    name: str
+    weight: float
+    models: int
+    rows: int
+
+
+@dataclass(slots=True)
+class Target:
+    """One trained target: `decode` and `prompt` predict the logarithm of seconds, `memory` that of GiB."""
+
+    name: str
+    parameters: dict[str, list[float]]
+    units: list[Unit]
+    scale: tuple[float, float]
+    trees: Trees
+    spread: Trees
+    quantiles: tuple[float, float]
+    trust: float
+    _effects: dict[Traits, tuple[float, float, str, int]] = field(default_factory=dict)
+
+    def physics(self, case: Case, metric: str) -> float:
+        """The logarithm of what physics alone says."""
+        if self.name == "memory":
+            key = f"{case.runtime} {case.backend}"
+            return math.log(physics.memory_gib(case, self.parameters.get(key) or self.parameters["any"]))
+        parameters = self.parameters.get(case.backend) or self.parameters["vulkan"]
+        if self.name == "decode":
+            return math.log(physics.decode_seconds(case, parameters))
+        return math.log(physics.prompt_seconds(case, metric, parameters))
+
+    def effect(self, traits: Traits) -> tuple[float, float, str, int]:
+        """The engine's effect, the evidence for it, the unit most like it and its measurements."""
+        found = self._effects.get(traits)
+        if found is None:
+            if len(self._effects) > 4096:
+                self._effects.clear()
+            found = self._effects[traits] = self._krige(traits)
+        return found
+
+    def _krige(self, traits: Traits) -> tuple[float, float, str, int]:
+        total, best, nearest = 0.0, 0.0, None
+        whole = self.scale[0] ** 2 + self.scale[1] ** 2
+        for unit in self.units:
+            alike = likeness(traits, unit.traits, self.scale)
+            total += alike * unit.weight
+            evidence = alike / whole * unit.models / (unit.models + 0.7)
+            if evidence > best:
+                best, nearest = evidence, unit
+        return total, best, nearest.name if nearest else "", nearest.rows if nearest else 0
+
+    def predict(self, case: Case, metric: str) -> tuple[float, float, float, str, int]:
+        """The logarithm, its spread, the evidence, what is nearest and how often that was measured."""
+        effect, evidence, nearest, rows = self.effect(traits_of(case))
+        values = features(case, metric)
+        mean = self.physics(case, metric) + self.trust * (effect + self.trees.predict(values))
+        values.append(evidence)
+        spread = min(_MAX_SPREAD, math.exp(self.spread.predict(values)))
+        return mean, spread, evidence, nearest, rows
+
+
+@dataclass(slots=True)
+class CostPredictor:
+    """The targets of the learned model, each loaded when it is first asked for (by `load`, given from above)."""
+
+    targets: dict[str, Target]
+
+    def estimate(self, case: Case, metric: str) -> Estimate:
+        """The interval of `metric` (a key of TARGET_OF) for `case`."""
+        target = self.targets[TARGET_OF[metric]]
+        mean, spread, evidence, nearest, rows = target.predict(case, metric)
+        low, high = mean - target.quantiles[0] * spread, mean + target.quantiles[1] * spread
+        ends = [value_of(log, case, metric) for log in (low, mean, high)]
+        return Estimate(min(ends), ends[1], max(ends), evidence, nearest, rows)
+
+
+def value_of(log: float, case: Case, metric: str) -> float:
+    """The metric's value from the logarithm of its target."""
+    amount = math.exp(max(-30.0, min(30.0, log)))
+    if metric == "decode_tps":
+        return 1.0 / amount
+    if metric == "prefill_tps":
+        return case.prompt_tokens(metric) / amount
+    return amount * 1e3 if metric == "ttft_ms" else amount
+
+
+def log_of(value: float, case: Case, metric: str) -> float:
+    """The inverse of `value_of`."""
+    if metric == "decode_tps":
+        return -math.log(value)
+    if metric == "prefill_tps":
+        return math.log(case.prompt_tokens(metric) / value)
+    return math.log(value / 1e3) if metric == "ttft_ms" else math.log(value)
+
+
+def target_from(document: dict[str, Any]) -> Target:
+    """The target that executors.training exported as `document`."""
+    return Target(
+        name=document["name"],
+        parameters=document["parameters"],
+        units=[
+            Unit(Traits(**unit["traits"]), unit["name"], unit["weight"], unit["models"], unit["rows"])
+            for unit in document["units"]
+        ],
+        scale=(document["scale"][0], document["scale"][1]),
+        trees=Trees(**document["trees"]),
+        spread=Trees(**document["spread"]),
+        quantiles=(document["quantiles"][0], document["quantiles"][1]),
+        trust=document["trust"],
+    )

@@ -1,0 +1,127 @@
+"""The learned cost model as the plan's: a CostModel over the arrays of the knowledge base."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from advisor.case import CACHED_BYTES, USUAL_ANSWER, USUAL_RATE, Case, cpu_rate, gpu_rate
+from advisor.cost_model import CostPredictor, Estimate, Target, target_from
+from advisor.speed import PROMPT_TOKENS, UNKNOWN, Interval, Work
+from knowledge.cost_arrays import load_arrays
+from knowledge.model_names import ModelFacts, facts_of_spec
+from knowledge.records import ModelSpec
+
+_ALIKE = 0.3  # evidence below which nothing similar was measured
+
+
+class _Targets(dict[str, Target]):
+    def __missing__(self, name: str) -> Target:
+        target = self[name] = target_from(load_arrays(name))
+        return target
+
+
+@lru_cache(maxsize=1)
+def load_predictor() -> CostPredictor:
+    """The predictor over the arrays that count here; each target is read when it is first asked for."""
+    return CostPredictor(_Targets())
+
+
+@dataclass(slots=True)
+class Learned:
+    """Physics times what was learned of published measurements; keeps what it answered, up to a bound."""
+
+    predictor: CostPredictor = field(default_factory=load_predictor)
+    _answers: dict[tuple[str, Work], Interval] = field(default_factory=dict)
+
+    def decode_tps(self, work: Work) -> Interval:
+        return self._answer("decode_tps", work)
+
+    def prefill_tps(self, work: Work) -> Interval:
+        return self._answer("prefill_tps", work)
+
+    def _answer(self, metric: str, work: Work) -> Interval:
+        key = (metric, work)
+        found = self._answers.get(key)
+        if found is None:
+            if len(self._answers) > 20_000:
+                self._answers.clear()
+            found = self._answers[key] = self._predict(metric, work)
+        return found
+
+    def _predict(self, metric: str, work: Work) -> Interval:
+        prompt = PROMPT_TOKENS if metric == "prefill_tps" else None
+        case = case_of_work(work, prompt, USUAL_ANSWER)
+        if case is None:
+            return UNKNOWN
+        estimate = self.predictor.estimate(case, metric)
+        return Interval(estimate.low, estimate.mid, estimate.high, words_of(estimate))
+
+
+def words_of(estimate: Estimate) -> str:
+    """What an estimate rests on, for people."""
+    if estimate.evidence < _ALIKE:
+        return "physics, with what was learned of other engines: nothing like this one was measured"
+    count = f"{estimate.measurements} measurement{'' if estimate.measurements == 1 else 's'}"
+    return f"physics and published measurements; closest: {estimate.nearest}, {count}"
+
+
+# ---- options of a plan
+
+_PLAN_BACKENDS = {
+    "openvino-npu": "npu", "qnn": "npu", "hexagon": "npu", "vitisai": "npu", "directml": "vulkan", "webgpu": "vulkan",
+    "tensorrt-rtx": "cuda", "migraphx": "rocm",
+}  # fmt: skip
+_PLAN_RUNTIMES = {"olive": "onnxruntime"}
+
+
+def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case | None:
+    """The case of an option; None where the engine's bandwidth is not known. Without `prompt`, the context is as full
+    as `work.kv_bytes` says."""
+    engine = work.engine
+    if not engine.bandwidth_gbs:
+        return None
+    facts = _facts(work)
+    weight_bytes = work.active_weight_bytes * facts.params / facts.active_params
+    cached = facts.kv_values * CACHED_BYTES
+    if prompt is None and cached:
+        prompt = max(1.0, work.kv_bytes / cached - (answer or USUAL_ANSWER) / 2)
+    backend = _PLAN_BACKENDS.get(work.backend, work.backend)
+    kind = "apple" if engine.vendor == "apple" and engine.kind == "gpu" else engine.kind
+    if kind == "gpu" and engine.integrated:
+        kind = "igpu"
+    if backend == "cpu":
+        rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, work.threads or 1), 1.0
+    elif backend == "npu":
+        rate, low_bit = engine.int8_tops or USUAL_RATE["npu"], 2.0
+    else:
+        bits = weight_bytes * 8 / facts.params
+        acc16 = engine.int8_tops / 2 if engine.int8_tops and engine.vendor == "nvidia" else None
+        rate, low_bit = gpu_rate(engine.vendor, backend, bits, engine.fp16_tflops, acc16, engine.int8_tops)
+    generation = "" if backend == "cpu" else engine.generation
+    if engine.vendor == "apple":
+        found = re.search(r"\b[ma]\d+", engine.name.lower())
+        generation = found[0] if found and backend != "cpu" else ""
+    return Case(
+        chip=engine.name, vendor=engine.vendor, engine_kind=kind, generation=generation,
+        runtime=_PLAN_RUNTIMES.get(work.framework, work.framework), software=work.framework, backend=backend,
+        bandwidth=engine.bandwidth_gbs, rate=rate, low_bit_ratio=low_bit, count=1, memory_gib=None,
+        model=facts.name.lower(), params=facts.params, active_params=facts.active_params,
+        weight_bytes=weight_bytes, active_bytes=work.active_weight_bytes, layers=facts.layers,
+        hidden=facts.hidden, vocab=facts.vocab, cache_bytes=cached,
+        recurrent=facts.recurrent, precision=work.precision.lower(), bits=weight_bytes * 8 / facts.params,
+        assumed_precision=False, prompt=prompt, answer=answer, batch=1.0,
+    )  # fmt: skip
+
+
+_facts_cache: dict[ModelSpec, ModelFacts] = {}
+
+
+def _facts(work: Work) -> ModelFacts:
+    facts = _facts_cache.get(work.spec)
+    if facts is None:
+        if len(_facts_cache) > 2000:
+            _facts_cache.clear()
+        facts = _facts_cache[work.spec] = facts_of_spec(work.spec)
+    return facts

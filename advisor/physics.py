@@ -1,0 +1,96 @@
+"""The physics of running a language model, as times and sizes that scale with what is known of engine and weights.
+
+Decode reads every active weight and the cache once per token; a prompt is multiplied through the weights; both pay a
+fixed cost per layer. The shares of the engine's rates that software reaches are parameters, one set per backend,
+fitted to measurements (executors.training) with these defaults as prior. Pure functions of a Case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from advisor.case import USUAL_ANSWER, Case
+from knowledge.base import GIB
+
+Parameters = Sequence[float]
+
+BACKENDS = ("cuda", "metal", "rocm", "vulkan", "cpu", "openvino-gpu", "npu", "opencl", "sycl")
+# log-odds of the bandwidth share, log ms per layer, log factor on the arithmetic (CPU), log factor on a mixture's bytes
+DECODE_START: dict[str, tuple[float, float, float, float]] = {
+    backend: (math.log(share / (1 - share)), math.log(layer_ms), math.log(2.0), 0.2)
+    for backend, share, layer_ms in (
+        ("cuda", 0.7, 0.03), ("metal", 0.7, 0.05), ("rocm", 0.65, 0.07), ("vulkan", 0.65, 0.08), ("cpu", 0.6, 0.05),
+        ("openvino-gpu", 0.7, 0.3), ("npu", 0.5, 0.5), ("opencl", 0.45, 0.3), ("sycl", 0.55, 0.2),
+    )
+}  # fmt: skip
+# log share of the arithmetic rate, log ms per layer, log factor on attention, log share that a mixture of experts keeps
+PROMPT_START: dict[str, tuple[float, float, float, float]] = {
+    backend: (math.log(share), math.log(0.1), math.log(4.0), math.log(0.45))
+    for backend, share in (
+        ("cuda", 0.4), ("metal", 0.6), ("rocm", 0.25), ("vulkan", 0.2), ("cpu", 0.4), ("openvino-gpu", 0.3),
+        ("npu", 0.15), ("opencl", 0.1), ("sycl", 0.2),
+    )
+}  # fmt: skip
+# log share added to the weights, log GiB of the runtime itself, log factor on the cache
+MEMORY_START = (-3.0, -0.7, 0.0)
+
+_HYBRID_LAYERS = 0.8  # a recurrent layer launches about that many more kernels than an attention layer
+_STREAM_SHARE = 0.6  # of the bandwidth, when a prompt's batch reads the weights once
+_MORE_ENGINES = 0.35  # exponent: layers split over n engines overlap for long prompts
+_MORE_SEQUENCES = 0.8  # exponent: what of a larger batch arrives as tokens per second
+_UNSTATED_CONTEXT = 1024.0  # tokens in the cache, where a row of peak memory does not say
+
+
+def decode_terms(case: Case) -> tuple[float, float, float]:
+    """Seconds a token at the data-sheet rates: reading, arithmetic (1 ms per layer as the third, unscaled)."""
+    context = (case.prompt or 0.0) + (case.answer or USUAL_ANSWER) / 2
+    cache = min(case.cache_bytes * context, 4 * case.active_bytes)
+    read = (case.active_bytes + cache) / (case.bandwidth * 1e9)
+    layers = case.layers * (1 + _HYBRID_LAYERS * case.recurrent) * 1e-3
+    return read, 2 * case.active_params / (case.rate * 1e12), layers
+
+
+def decode_seconds(case: Case, parameters: Parameters) -> float:
+    """Seconds a token of one sequence."""
+    read, multiply, layers = decode_terms(case)
+    share, layer, arithmetic, mixture = parameters
+    seconds = read * (math.exp(mixture) if case.is_moe else 1.0) * (1 + math.exp(-share)) + math.exp(layer) * layers
+    if case.backend == "cpu":
+        seconds += math.exp(arithmetic) * multiply
+    return seconds / math.pow(case.batch, _MORE_SEQUENCES)
+
+
+def prompt_terms(case: Case, metric: str) -> tuple[float, float, float, float]:
+    """Seconds of a prompt at the data-sheet rates: multiplying weights, attention, reading weights; ms per layer."""
+    tokens = case.prompt_tokens(metric)
+    rate = case.rate * 1e12 * math.pow(case.count, _MORE_ENGINES)
+    touched = min(1.0, 0.03 * tokens) if case.is_moe else 1.0
+    return (
+        2 * case.active_params * tokens / rate,
+        2.0 * case.layers * case.hidden * tokens * tokens / rate,
+        case.weight_bytes * touched / (case.bandwidth * 1e9),
+        case.layers * (1 + 0.5 * case.recurrent) * 1e-3,
+    )
+
+
+def prompt_seconds(case: Case, metric: str, parameters: Parameters) -> float:
+    """Seconds until a prompt is read, as `metric` (prefill_tps or ttft_ms) measures it."""
+    multiply, attend, read, layers = prompt_terms(case, metric)
+    share, layer, attention, mixture = parameters
+    work = (multiply / (math.exp(mixture) if case.is_moe else 1.0) + math.exp(attention) * attend) / math.exp(share)
+    seconds = work + read / _STREAM_SHARE + math.exp(layer) * layers
+    return seconds * case.batch if metric == "ttft_ms" else seconds
+
+
+def memory_terms(case: Case) -> tuple[float, float]:
+    """GiB of the weights and of the cache."""
+    context = _UNSTATED_CONTEXT if case.prompt is None else case.prompt + (case.answer or USUAL_ANSWER)
+    return case.weight_bytes / GIB, case.cache_bytes * context * case.batch / GIB
+
+
+def memory_gib(case: Case, parameters: Parameters) -> float:
+    """GiB at the peak."""
+    weights, cache = memory_terms(case)
+    added, itself, factor = parameters
+    return weights * (1 + math.exp(added)) + cache * math.exp(factor) + math.exp(itself)

@@ -1,0 +1,113 @@
+"""What the cost model learns from: measurements as cases with the logarithm of their target, cleaned and weighted.
+
+Cleaning, in this order (docs/cost-model.md explains): rows known to be wrong and repeats (knowledge.measurements); rows
+of which neither parameters nor size is known; rows above what the engine's bandwidth or arithmetic allows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from advisor.case import METRICS, Case
+from advisor.cost_model import TARGET_OF, log_of
+from advisor.workload import case_of_row
+from knowledge.measurements import Measurement, load_measurements
+
+_READS_AT_MOST = 1.25  # of the data-sheet bandwidth: clocks above reference, rounded figures
+_MULTIPLIES_AT_MOST = 1.3  # of the data-sheet rate in 8 bits (quantized) or 16 bits
+_SMALL = 5e8  # bytes: weights that a cache can hold read faster than memory
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A measurement as the trainer sees it. `log` is the logarithm of the target (advisor.cost_model.log_of)."""
+
+    measurement: Measurement
+    case: Case
+    log: float
+
+    @property
+    def metric(self) -> str:
+        return self.measurement.metric
+
+    @property
+    def value(self) -> float:
+        return self.measurement.value
+
+    @property
+    def chip(self) -> str:
+        return self.case.chip or self.measurement.row["chip"]
+
+    @property
+    def model(self) -> str:
+        return self.case.model
+
+    @property
+    def device_kind(self) -> str:
+        return self.measurement.row["device_kind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    samples: tuple[Sample, ...]
+    left_out: dict[str, int]
+
+
+def load_dataset(measurements: Iterable[Measurement] | None = None, *, bounds: bool = True) -> Dataset:
+    """The samples of `measurements` (default: the knowledge base's), and how many rows were left out, by reason."""
+    left_out: Counter[str] = Counter()
+    samples = []
+    for measurement in load_measurements() if measurements is None else measurements:
+        if measurement.metric not in METRICS:
+            left_out["another metric"] += 1
+            continue
+        case, _ = case_of_row(measurement.row)
+        if case is None:
+            left_out["neither parameters nor size known"] += 1
+            continue
+        if bounds and (reason := _impossible(case, measurement)):
+            left_out[reason] += 1
+            continue
+        samples.append(Sample(measurement, case, log_of(measurement.value, case, measurement.metric)))
+    return Dataset(tuple(samples), dict(left_out))
+
+
+def of_target(samples: Iterable[Sample], target: str) -> list[Sample]:
+    return [sample for sample in samples if TARGET_OF[sample.metric] == target]
+
+
+def weights_of(samples: Sequence[Sample]) -> list[float]:
+    """So that a chip with hundreds of rows does not decide alone: the root of its rows, the fourth root of its rows of
+    one model; the mean is 1."""
+    chips = Counter(sample.chip for sample in samples)
+    pairs = Counter((sample.chip, sample.model) for sample in samples)
+    raw = [chips[s.chip] ** -0.5 * pairs[(s.chip, s.model)] ** -0.25 for s in samples]
+    mean = sum(raw) / len(raw) if raw else 1.0
+    return [weight / mean for weight in raw]
+
+
+def folds_of(groups: Sequence[str], count: int) -> list[int]:
+    """The fold of each sample: whole groups, the largest first, each into the smallest fold so far."""
+    sizes = Counter(groups)
+    filled = [0] * count
+    fold = {}
+    for group in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        fold[group] = min(range(count), key=lambda index: filled[index])
+        filled[fold[group]] += sizes[group]
+    return [fold[group] for group in groups]
+
+
+def _impossible(case: Case, measurement: Measurement) -> str:
+    value, metric = measurement.value, measurement.metric
+    if metric == "decode_tps":
+        read = case.active_bytes * value
+        above = read > _READS_AT_MOST * case.bandwidth * 1e9 and case.active_bytes > _SMALL and case.batch == 1
+        return "decode above the memory's bandwidth" if above else ""
+    if metric == "peak_mem_gb" or case.prompt is None or case.backend == "npu":
+        return ""
+    seconds = case.prompt / value if metric == "prefill_tps" else value / 1e3
+    fast = case.rate * (2 if case.bits < 12 else 1) * case.count * (4 if case.backend == "cpu" else 1)
+    above = 2 * case.active_params * case.prompt / seconds > _MULTIPLIES_AT_MOST * fast * 1e12
+    return f"{metric} above the engine's arithmetic" if above else ""

@@ -1,0 +1,308 @@
+"""Fit the cost model to samples: physics per backend, effects of engines, trees on the rest, spread, quantiles.
+
+Deterministic: the same samples give the same arrays. numpy, scipy and scikit-learn (the extra `learn`) are imported
+here only; `fit_target` is used for the shipped model and for every fold of its evaluation alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from advisor import physics
+from advisor.cost_features import FEATURES, INCREASING, features
+from advisor.cost_model import LEVEL, Target, Traits, Trees, Unit, likeness, traits_of
+from executors.training.dataset import Sample, folds_of, of_target, weights_of
+
+Array = Any  # numpy arrays of floats: their stubs tell shapes apart that do not matter here
+
+TARGETS = ("decode", "prompt", "memory")
+FOLDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is chosen by nested cross-validation (docs/cost-model.md lists what was tried)."""
+
+    trees: int = 90
+    leaves: int = 10
+    learning_rate: float = 0.09
+    shared_effect: float = 0.3
+    own_effect: float = 0.12
+    trust: float = 1.0
+    rounds: int = 2
+    use_trees: bool = True
+    use_effects: bool = True
+
+
+DEFAULTS = {"decode": Choices(), "prompt": Choices(trust=0.85), "memory": Choices(trust=0.75)}
+_UNIT_NOISE = 0.2  # standard deviation of one model's residual about its engine's effect
+_CLIP = 2.0  # residuals beyond a factor of 7 pull no more than this
+_NO_TREES = Trees([-1], [0.0], [0], [0], 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A sample predicted by a model that had not seen its group: log of the prediction, evidence, physics alone."""
+
+    sample: Sample
+    split: str
+    predicted: float
+    evidence: float
+    physics: float
+
+
+# ---- physics
+
+
+def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]]:
+    """The parameters of advisor.physics by backend (memory: by runtime and backend), pulled to their start."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        key = sample.case.backend if target != "memory" else f"{sample.case.runtime} {sample.case.backend}"
+        groups.setdefault(key, []).append(sample)
+    weight = dict(zip(map(id, samples), weights_of(samples), strict=True))
+    starts: dict[str, Sequence[float]]
+    if target == "memory":
+        starts = dict.fromkeys(("any", *groups), physics.MEMORY_START)
+        groups["any"] = list(samples)
+    else:
+        starts = dict(physics.DECODE_START if target == "decode" else physics.PROMPT_START)
+    found = {}
+    for key, start in sorted(starts.items()):
+        members = groups.get(key, [])
+        found[key] = [float(value) for value in start]
+        if len(members) >= 6:
+            loss = _loss(members, target, start, np.array([weight[id(s)] for s in members]))
+            best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 500})
+            found[key] = [round(float(value), 5) for value in best.x]
+    return found
+
+
+def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight: Array) -> Callable[[Array], float]:
+    logs = np.array([sample.log for sample in samples])
+    mixture = np.array([sample.case.is_moe for sample in samples])
+    begin = np.array(start)
+    if target == "decode":
+        terms = np.array([physics.decode_terms(s.case) for s in samples]).T
+        on_cpu = np.array([s.case.backend == "cpu" for s in samples])
+        batch = np.array([s.case.batch for s in samples]) ** 0.8
+
+        def predict(p: Array) -> Array:
+            reading = terms[0] * np.where(mixture, math.exp(p[3]), 1.0) * (1 + math.exp(-p[0]))
+            return (reading + math.exp(p[1]) * terms[2] + on_cpu * math.exp(p[2]) * terms[1]) / batch
+
+        width = np.array([1.0, 1.0, 1.0, 0.4])
+    elif target == "prompt":
+        terms = np.array([physics.prompt_terms(s.case, s.metric) for s in samples]).T
+        batch = np.array([s.case.batch if s.metric == "ttft_ms" else 1.0 for s in samples])
+
+        def predict(p: Array) -> Array:
+            work = terms[0] / np.where(mixture, math.exp(p[3]), 1.0) + math.exp(p[2]) * terms[1]
+            return (work / math.exp(p[0]) + terms[2] / 0.6 + math.exp(p[1]) * terms[3]) * batch
+
+        width = np.array([1.0, 1.0, 0.7, 0.4])
+    else:
+        terms = np.array([physics.memory_terms(s.case) for s in samples]).T
+
+        def predict(p: Array) -> Array:
+            return terms[0] * (1 + math.exp(p[0])) + terms[1] * math.exp(p[2]) + math.exp(p[1])
+
+        width = np.array([1.8, 1.4, 1.4])
+
+    def loss(p: Array) -> float:
+        p = np.clip(p, -12, 8)
+        residual = logs - np.log(predict(p))
+        return float((weight * np.sqrt(residual**2 + 0.01)).sum() + 1.2 * (((p - begin) / width) ** 2).sum())
+
+    return loss
+
+
+# ---- effects
+
+
+def fit_effects(samples: Sequence[Sample], residuals: Array, scale: tuple[float, float]) -> list[Unit]:
+    """Kriging weights of every measured engine (chip, backend, runtime) from the medians of its residuals."""
+    members: dict[Traits, list[int]] = {}
+    for index, sample in enumerate(samples):
+        members.setdefault(traits_of(sample.case), []).append(index)
+    traits = sorted(members, key=repr)
+    medians = np.array([median(float(residuals[i]) for i in members[t]) for t in traits])
+    models = [len({samples[i].model for i in members[t]}) for t in traits]
+    covariance = np.array([[likeness(one, other, scale) for other in traits] for one in traits])
+    effective = [min(8.0, n + 0.15 * (len(members[t]) - n)) for n, t in zip(models, traits, strict=True)]
+    weights = np.linalg.solve(covariance + np.diag(_UNIT_NOISE**2 / np.array(effective)), medians)
+    return [
+        Unit(t, _unit_name(samples[members[t][0]]), round(float(w), 6), n, len(members[t]))
+        for t, w, n in zip(traits, weights, models, strict=True)
+    ]
+
+
+def _unit_name(sample: Sample) -> str:
+    return f"{sample.case.runtime} ({sample.case.backend}) on {sample.chip}"
+
+
+# ---- trees
+
+
+def fit_trees(
+    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], **settings: Any
+) -> tuple[Trees, Array]:
+    """A small forest by gradient boosting, exported; and its predictions on the rows it saw."""
+    constraints = [1 if index in increasing else 0 for index in range(rows.shape[1])]
+    model = HistGradientBoostingRegressor(
+        max_features=0.4, min_samples_leaf=9, l2_regularization=3.0, max_bins=48, early_stopping=False, random_state=0,
+        monotonic_cst=constraints, **settings,
+    )  # fmt: skip
+    model.fit(rows, goal, sample_weight=weight)
+    return export_trees(model), model.predict(rows)
+
+
+def export_trees(model: HistGradientBoostingRegressor) -> Trees:
+    """The trees of a fitted scikit-learn model as advisor.cost_model evaluates them."""
+    feature: list[int] = []
+    value: list[float] = []
+    right: list[int] = []
+    roots: list[int] = []
+
+    def add(nodes: Any, index: int) -> None:
+        node = nodes[index]
+        place = len(feature)
+        leaf = bool(node["is_leaf"])
+        feature.append(-1 if leaf else int(node["feature_idx"]))
+        value.append(round(float(node["value"]), 6) if leaf else _short(float(node["num_threshold"])))
+        right.append(0)
+        if not leaf:
+            add(nodes, int(node["left"]))
+            right[place] = len(feature)
+            add(nodes, int(node["right"]))
+
+    for (predictor,) in model._predictors:
+        roots.append(len(feature))
+        add(predictor.nodes, 0)
+    return Trees(feature, value, right, roots, round(float(np.ravel(model._baseline_prediction)[0]), 6))
+
+
+def _short(threshold: float) -> float:
+    """Fewer digits: a threshold lies in the middle of a gap between values."""
+    return float(f"{threshold:.7g}")
+
+
+# ---- one target
+
+
+def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target:
+    """The target `name` fitted to `samples` (of that target), without its spread."""
+    parameters = fit_physics(samples, name)
+    scale = (choices.shared_effect, choices.own_effect)
+    target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, (1.0, 1.0), choices.trust)
+    prior = np.array([target.physics(s.case, s.metric) for s in samples])
+    residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
+    rows = np.array([features(s.case, s.metric) for s in samples])
+    weight = np.array(weights_of(samples))
+    increasing = [FEATURES.index(feature) for feature in INCREASING[name]]
+    learned = np.zeros(len(samples))
+    for _ in range(choices.rounds):
+        effect = np.zeros(len(samples))
+        if choices.use_effects:
+            target.units = fit_effects(samples, residual - learned, scale)
+            target._effects.clear()
+            effect = np.array([target.effect(traits_of(s.case))[0] for s in samples])
+        if not choices.use_trees:
+            break
+        target.trees, learned = fit_trees(
+            rows, np.clip(residual - effect, -1.2, 1.2), weight, increasing,
+            max_iter=choices.trees, max_leaf_nodes=choices.leaves, learning_rate=choices.learning_rate,
+        )  # fmt: skip
+    return target
+
+
+def held_out(
+    samples: Sequence[Sample],
+    name: str,
+    split: str,
+    group: Callable[[Sample], str],
+    choices: Choices,
+    folds: int = FOLDS,
+) -> list[HeldOut]:
+    """Every sample predicted by a model that saw no sample of its group."""
+    fold = folds_of([group(sample) for sample in samples], FOLDS)
+    found = []
+    for index in sorted(set(fold)):
+        seen = [s for s, f in zip(samples, fold, strict=True) if f != index]
+        target = fit_target(seen, name, choices)
+        for sample, place in zip(samples, fold, strict=True):
+            if place == index:
+                mean, _, evidence, _, _ = target.predict(sample.case, sample.metric)
+                found.append(HeldOut(sample, split, mean, evidence, target.physics(sample.case, sample.metric)))
+    return found
+
+
+def by_chip(sample: Sample) -> str:
+    return sample.chip
+
+
+def by_model(sample: Sample) -> str:
+    return sample.model
+
+
+# ---- spread
+
+
+def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, tuple[float, float], list[float]]:
+    """Trees for the logarithm of the expected error, the quantiles that scale it to LEVEL, and each error's own spread
+    by trees that had not seen its chip (so that the quantiles hold for chips not seen)."""
+    rows = np.array([[*features(e.sample.case, e.sample.metric), e.evidence] for e in errors])
+    off = np.array([e.sample.log - e.predicted for e in errors])
+    goal = np.log(np.abs(off) + 0.03)
+    weight = np.array(weights_of([e.sample for e in errors]))
+    settings = {"max_iter": 40, "max_leaf_nodes": 6, "learning_rate": 0.1}
+    fold = np.array(folds_of([e.sample.chip for e in errors], folds))
+    honest = np.zeros(len(errors))
+    for index in range(folds):
+        inside = fold != index
+        if inside.all() or not inside.any():
+            continue
+        trees, _ = fit_trees(rows[inside], goal[inside], weight[inside], (), **settings)
+        honest[~inside] = [trees.predict(list(row)) for row in rows[~inside]]
+    final, _ = fit_trees(rows, goal, weight, (), **settings)
+    ratio = off / np.exp(honest)
+    return final, _quantiles(ratio, weight), [float(value) for value in np.exp(honest)]
+
+
+def _quantiles(ratio: Array, weight: Array) -> tuple[float, float]:
+    """How many spreads below and above the prediction LEVEL of the errors lie between."""
+    tail = (1 - LEVEL) / 2
+    order = np.argsort(ratio)
+    share = np.cumsum(weight[order]) / weight.sum()
+    low = ratio[order][min(len(order) - 1, int(np.searchsorted(share, tail)))]
+    high = ratio[order][min(len(order) - 1, int(np.searchsorted(share, 1 - tail)))]
+    return round(max(0.1, -float(low)), 4), round(max(0.1, float(high)), 4)
+
+
+# ---- everything
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    target: Target
+    errors: list[HeldOut]
+    spreads: list[float]
+
+
+def train_target(samples: Sequence[Sample], name: str, choices: Choices | None = None) -> Trained:
+    """The target with its spread, from errors on chips and models held out; and those errors."""
+    choices = choices or DEFAULTS[name]
+    members = of_target(samples, name)
+    errors = held_out(members, name, "unseen chip", by_chip, choices)
+    errors += held_out(members, name, "unseen model", by_model, choices)
+    target = fit_target(members, name, choices)
+    target.spread, target.quantiles, spreads = fit_spread(errors)
+    return Trained(target, errors, spreads)

@@ -1,0 +1,73 @@
+"""Bits per weight of a precision by whatever name a measurement gives it: `GGUF UD-Q4_K_XL`, `MLX 4bit`, `w4a16`.
+
+`knowledge.precisions` resolves what our frameworks can make; published rows hold more (EXL2, NVFP4, ternary, AWQ). The
+figures are those of whole files of 3 to 30 billion parameters, embedding and scales included, and serve where no exact
+size is known.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from knowledge.tables import read_rows
+
+_GGML = re.compile(
+    r"(i?q\d_(?:k_xl|k_[mslp]\b|k_s|k|nl|xxs|xs|[ms]\b|[01])|tq\d_0|mxfp4_moe|mxfp[48]|nvfp4|bf16|f(?:loat|p)?16|"
+    r"f(?:loat|p)?32|fp8|f8)"
+)
+_BITS = re.compile(r"u?int(\d+)|(\d+)[- ]?bits?|\bw(\d+)(?:a\d+)?\b|\b[qi](\d+)\b|awq|gptq|spinquant|qat|ternary|half")
+_BPW = re.compile(r"exl\d[-_ ]*(\d\.\d+)|(\d\.\d+) ?bpw")
+_GROUP = re.compile(r"\((\d{2,3})\)|\bg(?:s|roup[-_ ]?size)?[-_ ]?(\d{2,3})\b|\bb(\d{2,3})\b")
+_SYNONYMS = {"float16": "f16", "fp16": "f16", "float32": "f32", "fp32": "f32", "f8": "fp8"}
+_WORDS = {"awq": 4, "gptq": 4, "spinquant": 4, "qat": 4, "ternary": 2, "half": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class BitsNamed:
+    """`name` is a precision's plain name (`q4_k_m`, `4bit`, `f16`); `assumed`: nothing was said, the runtime's default
+    is taken."""
+
+    name: str
+    bits: float
+    assumed: bool = False
+
+
+@lru_cache(maxsize=2048)
+def bits_named(precision: str, model: str, framework: str) -> BitsNamed:
+    """What `precision` says, else what the model's name says, else what `framework` (advisor.workload) defaults to."""
+    for text in (precision, model):
+        found = _parse(text[:160].lower(), framework)
+        if found:
+            return found
+    default = "4bit" if framework == "mlx" or "mlx" in model.lower() else "q4_k_m"
+    return BitsNamed(default, _table()[default], assumed=True)
+
+
+def _parse(text: str, framework: str) -> BitsNamed | None:
+    ggml = _GGML.search(text)
+    if ggml:
+        name = _SYNONYMS.get(ggml[1], ggml[1])
+        if name in _table():
+            return BitsNamed(name, _table()[name])
+    exact = _BPW.search(text)
+    if exact:
+        return BitsNamed("exl", min(16.0, float(exact[1] or exact[2]) + 0.1))
+    bits = _BITS.search(text)
+    if not bits:
+        return None
+    count = next((int(group) for group in bits.groups() if group), None) or _WORDS.get(bits[0], 4)
+    if count >= 16:
+        return BitsNamed("f16" if count < 32 else "f32", float(min(count, 32)))
+    if not 1 <= count <= 8:
+        return None
+    group = _GROUP.search(text)
+    size = next((int(g) for g in group.groups() if g), 64) if group else 64
+    scales = {4: 0.6, 8: 0.05}.get(count, 0.1) if framework == "openvino" else 32 / max(16, size)
+    return BitsNamed(f"{count}bit", count + scales)
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, float]:
+    return {row["name"]: float(row["bits"]) for row in read_rows("file_bits.csv")}
