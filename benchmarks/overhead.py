@@ -1,9 +1,11 @@
 """What advisor adds to a framework: a whole `advisor run` of the embedded model against the same calls made directly by
-a plain script (direct_llamacpp.py, direct_openvino.py), one after the other, on the same files and tokens; budget 10 %.
+a plain script (direct_llamacpp.py, direct_openvino.py, direct_olive.py), one after the other, on the same files and
+tokens; budget 10 %.
 
-    python benchmarks/overhead.py [--framework llama.cpp|openvino] [--rounds 1]
+    python benchmarks/overhead.py [--framework llama.cpp|openvino|olive] [--rounds 1]
 
-Takes a few minutes. Prints a table, then JSON. OpenVINO is taken from its toolchain under ADVISOR_HOME.
+Takes a few minutes. Prints a table, then JSON. OpenVINO and Olive are taken from their toolchains under ADVISOR_HOME;
+Olive's Hugging Face folder is there for both.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from executors import olive
+from executors.executor import Watch
+from executors.hf_folder import hf_folder
 from executors.openvino import parts_of
 from executors.process import interpreter_for
 from executors.validation import ANSWER_TOKENS, CHAT, PROMPTS, TEXT
@@ -44,12 +49,14 @@ def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
     form = ".gguf" if work["framework"] == "llama.cpp" else ""
     passes = (settings["quantize"].get("compression") or {"passes": []})["passes"]
+    onnx = settings["quantize"].get("onnx") or {"passes": []}
     return {
         "source": str(embedded_path()),
         "plain": str(folder / "plain.gguf"),
         "reference": str(folder / f"reference{form}"),
         "artifact": str(folder / f"made{form}"),
         "passes": [{**step, "parts": parts_of(step["roles"])} for step in passes],
+        "onnx": {"passes": [{**step, "parts": olive.parts_of(step["roles"])} for step in onnx["passes"]]},
         "scores": str(folder / "scores.f16"),
         "text": str(TEXT),
         "threads": work["threads"],
@@ -75,11 +82,22 @@ def direct(plan: dict[str, Any], folder: Path) -> tuple[float, dict[str, float]]
     if plan["plan"]["framework"] == "llama.cpp":
         parts = _script("direct_llamacpp.py", Path(sys.executable), job)
         return time.perf_counter() - start, parts
+    if plan["plan"]["framework"] == "olive":
+        parts = _script("direct_olive.py", interpreter_for("olive"), {**job, "plain": str(checkpoint(folder))})
+        return time.perf_counter() - start, parts
     first = _script(
         "direct_llamacpp.py", Path(sys.executable), {**job, "reference": job["plain"], "only": "dequantize"}
     )
     rest = _script("direct_openvino.py", interpreter_for("openvino"), job)
     return time.perf_counter() - start, first | rest
+
+
+def checkpoint(folder: Path) -> Path:
+    """The embedded model as a Hugging Face folder, in the cache of ADVISOR_HOME."""
+    source = embedded_path()
+    assert source is not None
+    watch = Watch(folder / "checkpoint.log", lambda _: None, 600, 600, None, None)
+    return hf_folder(source, watch, framework="olive")
 
 
 def _script(name: str, python: Path, job: dict[str, Any]) -> dict[str, float]:
@@ -94,12 +112,15 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=1, help="how often both are run, in turn; the best of each counts"
     )
-    parser.add_argument("--framework", choices=("llama.cpp", "openvino"), default="llama.cpp")
+    parser.add_argument("--framework", choices=("llama.cpp", "openvino", "olive"), default="llama.cpp")
     rounds, framework = (arguments := parser.parse_args()).rounds, arguments.framework
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "toolchains").symlink_to(advisor_home() / "toolchains")
+        if framework == "olive":
+            (folder / "cache").mkdir()
+            (folder / "cache" / "checkpoints").symlink_to(checkpoint(folder).parent.parent)
         request = ("embedded", "--framework", framework, "--target", "cpu")
         _, plan = advisor(folder, "plan", *request, "--out", str(folder / "plan.json"))
         for number in range(rounds):

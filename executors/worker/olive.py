@@ -7,8 +7,12 @@ seconds to import, is only imported to make one.
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any
+
+# ONNX Runtime 1.32 itself asks the network and keeps a device id below the home directory, unless it is told not to.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnxruntime_genai as genai

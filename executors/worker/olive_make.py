@@ -187,6 +187,7 @@ def confine(scratch: Path, *, offline: bool) -> None:
     os.environ.update(
         CI="1",  # its telemetry honours this one
         OLIVE_DISABLE_TELEMETRY="1",
+        ORT_DISABLE_TELEMETRY="1",
         **({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {}),
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="false",

@@ -18,7 +18,8 @@ from test_kills import check
 from test_real_run import processes
 
 KILLS = 20
-OPENVINO = os.environ.get("OPENVINO_PYTHON", "")
+OPENVINO, OLIVE = os.environ.get("OPENVINO_PYTHON", ""), os.environ.get("OLIVE_PYTHON", "")
+TOOLCHAINS = {"openvino": ("2026.4.1", OPENVINO), "olive": ("0.13.0", OLIVE)}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="kills by signal"),
@@ -37,15 +38,20 @@ COMMAND = [sys.executable, "-c", "import sys; from ui.cli import main; sys.exit(
             "openvino", "int8+ffn_gate=int4-asym-g32", 40.0,
             marks=pytest.mark.skipif(not OPENVINO, reason="needs OPENVINO_PYTHON, as test_real_openvino"),
         ),
+        pytest.param(
+            "olive", "int8", 40.0,
+            marks=pytest.mark.skipif(not OLIVE, reason="needs OLIVE_PYTHON, as test_real_olive"),
+        ),
     ],
 )  # fmt: skip
 def test_twenty_kills_lose_nothing(framework: str, precision: str, longest: float, tmp_path: Path) -> None:
     """At any moment up to `longest` seconds after a step began."""
     home, run, plan = tmp_path / "home", tmp_path / "run", tmp_path / "plan.json"
-    if framework == "openvino":
+    if framework in TOOLCHAINS:
+        version, python = TOOLCHAINS[framework]
         record = home / "toolchains" / framework / "toolchain.json"
         record.parent.mkdir(parents=True)
-        record.write_text(json.dumps({"framework": framework, "version": "2026.4.1", "python": OPENVINO}))
+        record.write_text(json.dumps({"framework": framework, "version": version, "python": python}))
     plan.write_text(json.dumps(small_plan(framework, precision, 2).as_json()))
     draw, kills, done = random.Random(framework), 0, dict[str, bytes]()
     killed_in = set()
