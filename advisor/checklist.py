@@ -12,14 +12,14 @@ from typing import Any
 
 from advisor.constraints import Constraints
 from advisor.judging import Judged
+from knowledge.base import format_bytes
 from knowledge.matrix import load_frameworks
 from knowledge.tables import read_document
 
 
 @cache
-def _items() -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = read_document("checklist.toml")["item"]
-    return items
+def _data() -> dict[str, Any]:
+    return read_document("checklist.toml")
 
 
 def checklist(best: Judged, request: Constraints, executable: bool) -> list[dict[str, Any]]:
@@ -33,10 +33,14 @@ def checklist(best: Judged, request: Constraints, executable: bool) -> list[dict
         "precision": option.precision.name,
         "artifact": framework.artifact,
         "os": request.os or "the system",
+        "watch": _data()["watch"][str(option.facts["os"] or "unknown")],
+        "context": f"{option.context:,}",
+        "total": format_bytes(best.size.need.total_bytes),
+        "budget": format_bytes(best.size.budget.bytes),
         "device": request.device or request.chip or option.engine.name,
     }
     backend = option.backend.backend
-    return [_item(row, words, executable) for row in _items() if backend in row.get("backends", [backend])]
+    return [_item(row, words, executable) for row in _data()["item"] if backend in row.get("backends", [backend])]
 
 
 def _item(row: dict[str, Any], words: dict[str, str], executable: bool) -> dict[str, Any]:
