@@ -33,7 +33,7 @@ def small_plan(framework: str, precision: str, blocks: int, model: ModelSpec | N
     assert plan.plan is not None
     for step in plan.plan.steps:
         if isinstance(step.settings, BenchmarkSettings):
-            step.settings.pairs, step.settings.decode_tokens = 1, 8
+            step.settings.pairs, step.settings.decode_tokens = 1, min(8, step.settings.decode_tokens)
         elif isinstance(step.settings, ValidateSettings):
             step.settings.blocks = blocks
     return plan

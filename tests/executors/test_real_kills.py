@@ -19,7 +19,8 @@ from test_real_run import processes
 
 KILLS = 20
 OPENVINO, OLIVE = os.environ.get("OPENVINO_PYTHON", ""), os.environ.get("OLIVE_PYTHON", "")
-TOOLCHAINS = {"openvino": ("2026.4.1", OPENVINO), "olive": ("0.13.0", OLIVE)}
+MLX = os.environ.get("MLX_PYTHON", "")
+TOOLCHAINS = {"openvino": ("2026.4.1", OPENVINO), "olive": ("0.13.0", OLIVE), "mlx": ("0.32.2", MLX)}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="kills by signal"),
@@ -41,6 +42,10 @@ COMMAND = [sys.executable, "-c", "import sys; from ui.cli import main; sys.exit(
         pytest.param(
             "olive", "int8", 40.0,
             marks=pytest.mark.skipif(not OLIVE, reason="needs OLIVE_PYTHON, as test_real_olive"),
+        ),
+        pytest.param(
+            "mlx", "6bit-g64", 60.0,
+            marks=pytest.mark.skipif(not MLX, reason="needs MLX_PYTHON, as test_real_mlx"),
         ),
     ],
 )  # fmt: skip
