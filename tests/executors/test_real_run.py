@@ -75,6 +75,24 @@ def test_the_artifact_has_the_predicted_size_and_its_sums_hold(run: tuple[Path, 
         assert hashlib.sha256((folder / "artifact" / name).read_bytes()).hexdigest() == sha256
 
 
+def test_the_artifact_opens_with_llama_cpp_alone_and_gives_sixteen_finite_tokens(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    program = """
+import sys, numpy, llama_cpp
+model = llama_cpp.Llama(sys.argv[1], n_ctx=64, logits_all=True, verbose=False)
+model.eval(model.tokenize(b"The capital of France is", add_bos=False))
+for _ in range(16):
+    model.eval([model.sample(temp=0)])
+print(model.n_tokens, numpy.isfinite(model.scores[: model.n_tokens]).all())
+"""
+    (model,) = run[0].glob("artifact/*.gguf")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, str(model)], capture_output=True, text=True, env={"PATH": ""}, check=False
+    )
+    assert done.stdout.split() == ["21", "True"], done.stderr  # 5 of the prompt
+
+
 def test_the_checklist_holds_and_a_flipped_bit_breaks_it(run: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = run
     automatic = {item["id"]: item["status"] for item in check_run(folder)["items"] if item["kind"] == "automatic"}
