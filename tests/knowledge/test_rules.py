@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from knowledge.base import AdvisorError
 from knowledge.rule_lint import lint
-from knowledge.rules import compile_condition, describe, fill, load_facts, load_rules, words_for
+from knowledge.rules import (
+    Fact,
+    RuleSet,
+    compile_condition,
+    describe,
+    fill,
+    fill_known,
+    load_facts,
+    load_rules,
+    words_for,
+)
 
 
 def rule_file(folder: Path, text: str) -> tuple[Path, ...]:
@@ -52,6 +62,10 @@ def test_a_dropped_in_rule_is_loaded(tmp_path: Path) -> None:
         (('value = "mlx"', 'value = "tensorflow"'), "'tensorflow' is not a value of framework"),
         (('value = "mlx"', 'op = "like", value = "mlx"'), "unknown operator 'like'"),
         (('source = "our policy"', ""), "`source` is missing"),
+        (('text = "{framework} is not allowed here."', ""), "`text` is missing"),
+        (("{framework} is not allowed here.", "  "), "`text` is missing"),
+        (('effect = "reject"', 'effect = "reject"\nchange = 7'), "`change` is a text or a list of texts"),
+        (('effect = "reject"', 'effect = "reject"\nchange = ["at {colour}"]'), "undefined fact 'colour'"),
         (("{framework} is", "{colour} is"), "undefined fact 'colour'"),
         (('stage = "static"', 'stage = "later"'), "stage"),
         (("site.no-mlx", "memory.fits"), "the id stands in"),
@@ -95,6 +109,23 @@ def test_lint_finds_a_condition_that_never_holds(tmp_path: Path) -> None:
         '{ all = [{ fact = "params_b", op = "lt", value = 1 }, { fact = "params_b", op = "gt", value = 2 }] }',
     )
     assert any("site.no-mlx: its condition never holds" in p for p in lint(load_rules(rule_file(tmp_path / "r", text))))
+
+
+def test_lint_finds_a_fact_that_nothing_uses() -> None:
+    rules = load_rules()
+    idle = Fact("moon_phase", "number", (), "what nobody asks")
+    assert lint(RuleSet({**rules.facts, "moon_phase": idle}, rules.nodes)) == [
+        "facts.toml: moon_phase: no rule uses it"
+    ]
+
+
+def test_changes_with_unknown_facts_are_left_out() -> None:
+    words = ("with {missing_bytes} more", "at --context {max_context}")
+    assert fill_known(words, {"missing_bytes": 2**30, "max_context": None}) == "with 1.00 GiB more"
+    assert (
+        fill_known(words, {"missing_bytes": 2**30, "max_context": 4096}) == "with 1.00 GiB more, or at --context 4096"
+    )
+    assert fill_known(words, {}) == ""
 
 
 @given(
