@@ -88,7 +88,7 @@ def _type(row: Row) -> str:
 
 
 def _other_output(seen: Mapping[str, Any]) -> str:
-    if seen["wanted_output"] in seen["outputs"]:
+    if seen["wanted_output"] in ("", *seen["outputs"]):
         return ""
     return f"genai_config.json names the output {seen['wanted_output']}, which the graph does not have."
 

@@ -241,12 +241,11 @@ def prove(folder: Path, threads: int) -> None:
     from .olive_session import Session, read_config
 
     try:
-        config = read_config(folder)
+        about = read_config(folder)
     except WorkerError as error:
         raise WorkerError("nothing-made", f"Olive made a folder that is no model: {error.message}") from error
-    wanted = str(config["decoder"]["outputs"]["logits"])
-    outputs = onnx_graph.outputs(folder / str(config["decoder"]["filename"]))
-    if wanted not in outputs:
+    wanted, outputs = about.logits, onnx_graph.outputs(about.file)
+    if wanted and wanted not in outputs:
         other = next((name for name in outputs if not name.startswith("present")), "nothing")
         raise WorkerError(
             "renamed-output", f"The model's logits are called {other} and genai_config.json calls them {wanted}."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,29 @@ def first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
 
 
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """The `model` part of the folder's genai_config.json."""
+@dataclass(frozen=True, slots=True)
+class About:
+    """What genai_config.json says: the graph's file in the folder, its output with logits, and how many tokens there
+    are. `logits` is empty where the decoder is a pipeline of several graphs, of which `file` is the first."""
+
+    file: Path
+    logits: str
+    vocabulary: int
+
+
+def read_config(folder: Path) -> About:
+    """The folder's genai_config.json. Raises `cannot-load`."""
     try:
         with (folder / CONFIG_FILE).open("rb") as file:
-            found = json.loads(file.read(MAX_CONFIG_BYTES))["model"]
-        found["decoder"]["filename"], found["decoder"]["outputs"]["logits"], int(found["vocab_size"])
+            model = json.loads(file.read(MAX_CONFIG_BYTES))["model"]
+        decoder = model["decoder"]
+        if "filename" in decoder:
+            path, logits = folder / Path(str(decoder["filename"])).name, str(decoder["outputs"]["logits"])
+        else:
+            path, logits = min(folder.glob("*.onnx")), ""
+        return About(path, logits, int(model["vocab_size"]))
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise WorkerError("cannot-load", f"There is no usable {CONFIG_FILE} in {folder}.") from error
-    return dict(found)
 
 
 def load(request: Request, **search: Any) -> tuple[genai.Model, genai.GeneratorParams]:
@@ -62,12 +76,12 @@ class Session:
         about = read_config(Path(request["model"]))
         self.n_ctx = max(LEAST_CONTEXT, int(request["n_ctx"]))
         self.batch_tokens = min(batch_tokens, self.n_ctx)
-        self.vocabulary = int(about["vocab_size"])
+        self.vocabulary = about.vocabulary
         self._model, params = load(request, max_length=self.n_ctx)
         try:
             self.tokenizer = genai.Tokenizer(self._model)
             self._generator = genai.Generator(self._model, params)
-            self._logits = str(about["decoder"]["outputs"]["logits"])
+            self._logits = about.logits or "logits"
             start = [int(token) for token in self.tokenizer.encode("")]
         except (RuntimeError, ValueError) as error:
             message = f"ONNX Runtime GenAI cannot open the model: {first_sentence(error)}."

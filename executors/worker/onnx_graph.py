@@ -53,13 +53,13 @@ def scan(request: Request) -> dict[str, Any]:
     `weights` [{"name", "rows", "columns", "bits", "block_size", "symmetric", "shared", "bytes", "not_finite",
     "zero_share"}]: a matrix by its node's name as in the 32-bit model; `bits` 32 or 16 for floating point, `shared`
     where an earlier one uses the same values, `zero_share` of its scales. `tensors`: count and bytes of everything
-    stored; `outputs`, `wanted_output`. Raises `damaged-file`, `cannot-load`.
+    stored; `outputs`, `wanted_output` (empty: none). Raises `damaged-file`, `cannot-load`.
     """
     from .olive_session import read_config
 
     folder = Path(request["model"])
-    config = read_config(folder)
-    path = folder / str(config["decoder"]["filename"])
+    about = read_config(folder)
+    path = about.file
     graph = read_graph(path).graph
     stored = {str(tensor.name): tensor for tensor in graph.initializer}
     aliases = {
@@ -88,7 +88,7 @@ def scan(request: Request) -> dict[str, Any]:
         "tensor_bytes": sum(sizes),
         "norm_elements": norms,
         "outputs": [str(output.name) for output in graph.output],
-        "wanted_output": str(config["decoder"]["outputs"]["logits"]),
+        "wanted_output": about.logits,
     }
 
 
