@@ -52,9 +52,12 @@ def instructions(workflow: Workflow) -> str:
 
 Needs {host["host"]}.
 {network}
-With advisor: take the whole run folder there, install advisor and its Olive toolchain, and go on:
+With advisor: take the whole run folder there, install advisor and its Olive toolchain, put the provider's packages into
+that environment instead of those for the CPU (PYTHON is its interpreter: `advisor toolchain list`), and go on:
 
     advisor toolchain install olive
+    PYTHON -m pip uninstall -y onnxruntime onnxruntime-genai
+    PYTHON -m pip install {packages}
     advisor run RUN_DIR
 
 By hand, in this folder:
@@ -89,7 +92,7 @@ def optimize(task: Task, workflow: Workflow, scratch: Path) -> dict[str, Any]:
             f"This step needs {host['host']}: {host['provider']} is not among what ONNX Runtime offers here "
             f"({', '.join(offered)}).",
             "take the run folder to such a machine and run there: advisor run RUN_DIR "
-            "(work/olive/README.md says how to do it by hand)",
+            "(work/olive/README.md says what to install, and how to do it by hand)",
             EXIT_TOOLCHAIN_MISSING,
         )
     config = config_of(workflow)

@@ -95,7 +95,9 @@ def _other_output(seen: Mapping[str, Any]) -> str:
 
 def _other_tensors(rows: Sequence[Row], base: Sequence[Row]) -> str:
     """How the matrices differ from the reference's in name or shape; empty if they do not."""
-    found, wanted = ({row["name"]: (row["rows"], row["columns"]) for row in one} for one in (rows, base))
+    found, wanted = (
+        {row["name"]: (row["rows"], row["columns"]) for row in one if row["rows"] > 1} for one in (rows, base)
+    )
     if found == wanted:
         return ""
     name = min(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))

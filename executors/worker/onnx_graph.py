@@ -75,6 +75,7 @@ def scan(request: Request) -> dict[str, Any]:
         if weight is not None:
             rows.append(_row(node, weight, stored, path, shared=weight.name in taken))
             taken.add(weight.name)
+    taken.update(str(name) for node in nodes for name in node.input)  # scales and zero points were looked at
     others = [tensor for tensor in graph.initializer if tensor.name not in taken and len(tensor.dims) == 1]
     for tensor in others:
         values = _array(tensor, path)
