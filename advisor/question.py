@@ -72,7 +72,7 @@ def _examples(models: Sequence[ModelSpec], profile: HardwareProfile, request: Co
     if len(models) <= _EXAMPLES_PER_SIZE or memory is None:
         return models
     fitting = [m for m in models if m.params * 0.55 < memory.total_bytes and request.use_case in m.use_cases]
-    able = sorted(fitting, key=lambda m: (-rank.capability(m), m.name))
+    able = sorted(fitting, key=lambda m: (-rank.capability(m, request.use_case), m.name))
     chosen, smallest = [], 0.0
     for largest in _EXAMPLE_SIZES_B:
         chosen += [m for m in able if smallest < m.params_b <= largest][:_EXAMPLES_PER_SIZE]

@@ -57,6 +57,7 @@ EVIDENCE = {
     "same_top1": "top-1",
     "method": "method",
 }
+SCORES = {"metric": "published score", "value": "value", "source": "source"}
 
 
 def knowledge_options(parser: Parser) -> None:
@@ -80,8 +81,10 @@ def knowledge(arguments: argparse.Namespace) -> Answer:
         from ui.view_info import show_places, show_record, show_rows, show_rules
 
         if arguments.name is not None and len(rows) == 1:
-            shown = {key: value for key, value in rows[0].items() if key not in ("runs_on", "notes", "evidence")}
-            show_record(shown)
+            apart = {"runs_on", "evidence", "scores"} | ({"notes"} if "runs_on" in rows[0] else set())
+            show_record({key: value for key, value in rows[0].items() if key not in apart})
+            if rows[0].get("scores"):
+                show_rows(SCORES, rows[0]["scores"])
             if rows[0].get("evidence"):
                 show_rows(EVIDENCE, rows[0]["evidence"])
             if "runs_on" in rows[0]:
