@@ -38,10 +38,10 @@ def estimate(recipe: dict[str, Any], best: Judged, *, from_folder: bool) -> dict
     prefill, decode = best.prefill.mid, best.decode.mid
     own = recipe.get("settings", {})
     prompt, answer = own.get("prompt_tokens", BENCH_PROMPT), own.get("decode_tokens", BENCH_DECODE)
-    exact = recipe.get("operations_per_second")  # where weights are judged by another arithmetic than users run
-    judged = exact / (2 * (spec.active_params or spec.params)) if exact else prefill
+    if rate_here := recipe.get("operations_per_second"):  # of this step's own arithmetic, whatever users see elsewhere
+        prefill = decode = rate_here / (2 * (spec.active_params or spec.params))
     scored = own.get("blocks", SCORED_BLOCKS) * own.get("block_tokens", BLOCK_TOKENS)
-    unpacked = largest_row_block if exact else 0
+    unpacked = recipe.get("extra_bytes", 0)
     rows: dict[str, tuple[float | None, int, int]] = {
         "acquire": (copy, 50 * 2**20, max(source, 0)),
         "convert": (start + copy + reference / rate, making, round(recipe.get("disk_ratio", 1) * reference)),
@@ -54,14 +54,14 @@ def estimate(recipe: dict[str, Any], best: Judged, *, from_folder: bool) -> dict
         "integrity": (copy, _WORKER_BYTES, 0),
         "smoke": (_WORKER_START_SECONDS + 96 / decode if decode else None, need.total_bytes, 0),
         "reference": (
-            scored / judged if judged else None,
+            scored / prefill if prefill else None,
             reference + need.kv_bytes + need.overhead_bytes + unpacked,
             scored * spec.vocab * 2,
         ),
-        "distribution": (scored / judged if judged else None, need.total_bytes + unpacked, 0),
+        "distribution": (scored / prefill if prefill else None, need.total_bytes + unpacked, 0),
         "runtime": (scored / prefill if prefill else None, need.total_bytes + unpacked, scored * spec.vocab * 2),
         "tasks": (
-            2 * TASK_TOKENS / judged if judged else None,
+            2 * TASK_TOKENS / prefill if prefill else None,
             reference + need.kv_bytes + need.overhead_bytes + unpacked,
             0,
         ),
