@@ -12,12 +12,12 @@ from typing import Any
 
 from advisor.constraints import Constraints
 from advisor.judging import Judged
+from advisor.outranked import lags_behind
 from knowledge.course import claim_named, load_course
 from knowledge.records import ModelSpec
 from probes.profile import HardwareProfile
 
 Rejection = dict[str, Any]
-_AXES = ("speed", "quality", "memory", "effort", "preference")
 _REASONS = 3
 
 
@@ -84,13 +84,7 @@ def _why(
     theirs = [j for j in survivors if j.option.backend.framework == framework and j.scores]
     if best and theirs:
         rival = min(theirs, key=lambda j: (-j.scores["total"], j.key))
-        behind = [a for a in _AXES if rival.scores[a] < best.scores[a] - 0.005]
-        axes = ", ".join(f"{axis} {rival.scores[axis]:.2f} against {best.scores[axis]:.2f}" for axis in behind)
-        text = (
-            f"{framework} on {rival.option.backend.backend} with {rival.option.spec.name} at "
-            f"{rival.option.precision.name} scores {rival.scores['total']:.2f}, ours {best.scores['total']:.2f}"
-        )
-        reasons.append({"text": f"{text}: {axes}." if axes else f"{text}.", "source": "the scores of this plan"})
+        reasons.append({"text": lags_behind(rival, best), "source": "the scores of this plan"})
     else:
         lost = [r for r in rejected if r["framework"] == framework][:_REASONS]
         reasons += [{"text": f"{framework}: {r['text']}", "source": f"rule {r['rule']}; {r['source']}"} for r in lost]

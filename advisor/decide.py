@@ -19,6 +19,7 @@ from advisor.course import compare_with_course
 from advisor.engines import default_threads
 from advisor.instead import ways_instead
 from advisor.judging import Judged
+from advisor.outranked import outranked
 from advisor.question import ask
 from advisor.search import Rejection, Search, Setting, alternatives, nearest, rejection, rejections_shown, search
 from advisor.speed import CostModel, Roofline
@@ -75,6 +76,7 @@ def make_plan(
             others = alternatives(setting, best, survivors)
             work = make_work(best, others, request, default_threads(profile), setting.cost_model)
             document = _document("ok", head, None, chosen, rejected, trace, work=work)
+            document["outranked"] = outranked(survivors, chosen)
         else:
             document = _infeasible(setting, model, found, head, rejected, trace)
     if compare == "course":

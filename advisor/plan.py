@@ -305,6 +305,7 @@ class Plan(_Document):
     nearest: dict[str, Any] | None = None
     trace: list[TraceEntry]
     plan: Work | None = None
+    outranked: list[dict[str, Any]] = []
     instead: list[dict[str, Any]] = []
     course: dict[str, Any] | None = None
 

@@ -25,6 +25,7 @@ def show_plan(plan: Document, *, explain: bool = False, out: str | None = None) 
     _show_notes(screen, plan)
     if explain:
         _show_trace(screen, plan)
+        _show_outranked(screen, plan)
         _show_rejections(screen, plan)
     elif plan["rejected"]:
         _show_rejected_summary(screen, plan)
@@ -221,6 +222,15 @@ def _show_rejections(screen: Console, plan: Document) -> None:
     for row in plan["rejected"]:
         what = " ".join(safe(row[key]) for key in ("model", "framework", "backend", "precision") if row.get(key))
         bullets(screen, [f"{what}: {safe(row['text'])} [dim]({safe(row['rule'])})[/dim]"])
+
+
+def _show_outranked(screen: Console, plan: Document) -> None:
+    if plan.get("outranked"):
+        heading(screen, "Would run as well, and fell behind")
+        rows = plan["outranked"]
+        bullets(
+            screen, (f"{safe(row['text'])} [dim]({safe(row['rule'])}; {safe(row['change'])})[/dim]" for row in rows)
+        )
 
 
 def _show_next(screen: Console, plan: Document, out: str | None) -> None:

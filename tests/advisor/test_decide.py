@@ -143,13 +143,15 @@ def test_a_speed_floor_rejects_with_the_speed() -> None:
     assert any(r["rule"] == "speed.asked" and "tok/s" in r["text"] for r in document["rejected"])
 
 
-def test_a_priority_moves_its_own_axis() -> None:
-    request: dict[str, Any] = {"ram_bytes": 16 * GIB, "chip": "Core Ultra 7 155H", "os": "windows"}
-    balanced, fast, small, easy = (
-        plan(priority=priority, **request)["recommendations"][0]
-        for priority in ("balanced", "speed", "memory", "effort")
+@pytest.mark.parametrize("chip", ["Core Ultra 7 155H", "Apple M2", "RTX 4090", "Snapdragon X Elite"])
+@pytest.mark.parametrize("model", ["Llama-3.2-1B-Instruct", "Llama-3.1-8B-Instruct"])
+def test_a_priority_moves_its_own_axis(chip: str, model: str) -> None:
+    balanced, fast, good, small, easy = (
+        plan(model, priority=priority, chip=chip, ram_bytes=16 * GIB)["recommendations"][0]
+        for priority in ("balanced", "speed", "quality", "memory", "effort")
     )
     assert fast["decode_tps"]["mid"] >= balanced["decode_tps"]["mid"]
+    assert good["score"]["quality"] >= balanced["score"]["quality"]
     assert small["memory"]["total_bytes"] <= balanced["memory"]["total_bytes"]
     assert easy["score"]["effort"] >= balanced["score"]["effort"]
 
