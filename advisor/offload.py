@@ -20,6 +20,7 @@ BUFFER_MARGIN = (
 )
 POOL = "vram+ram"
 _EXPERTS = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+_BUT_EXPERTS = ", but for the experts of some"
 _WHOLE = ("token_embd", "output")  # belong to no layer
 
 
@@ -66,14 +67,18 @@ def split_model(
     here = sizes.tensor_bytes + on_gpu.kv_bytes - there + on_cpu.overhead_bytes
     if layers < 1 or here > ram.bytes:
         return None
+    cached = on_gpu.kv_bytes if left else on_gpu.kv_bytes * layers // spec.layers
     parts: tuple[Part, ...] = (
-        ("weights and cache on the GPU", there, f"{layers} of {spec.layers} layers"),
+        ("weights on the GPU", there - cached, f"{layers} of {spec.layers} layers" + (_BUT_EXPERTS if left else "")),
+        ("key-value cache on the GPU", cached, "of the layers that are there"),
         (
             "compute buffers on the GPU",
             buffers,
             f"{BUFFER_MARGIN:g} times the estimate: gguf-parser-go issues 42 and 45",
         ),
-        ("in main memory", here, "the rest, and the runtime's own"),
+        ("weights in main memory", sizes.tensor_bytes + cached - there, "the rest of the weights"),
+        ("key-value cache in main memory", on_gpu.kv_bytes - cached, "of the other layers"),
+        ("the runtime in main memory", on_cpu.overhead_bytes, "as on the CPU alone"),
     )
     need = MemoryNeed(sizes.tensor_bytes, on_gpu.kv_bytes, buffers + on_cpu.overhead_bytes, parts)
     reasons = (f"{format_bytes(gpu.bytes)} in {gpu.pool} and {format_bytes(ram.bytes)} in {ram.pool}",)

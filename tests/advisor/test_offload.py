@@ -53,10 +53,14 @@ def test_more_memory_never_means_fewer_layers_on_the_gpu(one: int, other: int) -
 def test_what_lies_where_adds_up_and_fits(model: str, vram_gib: int) -> None:
     found = split(model, vram_gib * GIB)
     assert found is not None
-    there, buffers, here = (size for _, size, _ in found.need.parts)
-    assert there + buffers + here == found.need.total_bytes
-    assert there + buffers <= vram_gib * GIB
+    parts = {name: size for name, size, _ in found.need.parts}
+    there = sum(size for name, size in parts.items() if name.endswith("on the GPU"))
+    here = sum(size for name, size in parts.items() if name.endswith("in main memory"))
+    assert there + here == sum(parts.values()) == found.need.total_bytes
+    assert min(parts.values()) >= 0
+    assert there <= vram_gib * GIB
     assert here <= 64 * GIB
+    assert all(source for _, _, source in found.need.parts)
     assert 0 < found.ram_share < 1
     assert found.budget.pool == "vram+ram"
 
@@ -66,7 +70,7 @@ def test_compute_buffers_get_a_margin() -> None:
     sizes = weights(spec, resolve_precision("Q8_0", "llama.cpp")[0])
     found = split(DENSE, 6 * GIB)
     assert found is not None
-    buffers = found.need.parts[1][1]
+    buffers = next(size for name, size, _ in found.need.parts if name == "compute buffers on the GPU")
     assert buffers == round(BUFFER_MARGIN * memory_need(spec, sizes, "llama.cpp", "cuda", 4096).overhead_bytes)
 
 
