@@ -85,6 +85,7 @@ def plan_facts(request: Constraints, profile: HardwareProfile) -> Facts:
         "npu_state": npu.state if npu else None,
         "npu_kit": f"{kit.kit} ({kit.text})" if kit else None,
         "gpu_vendor": profile.gpus[0].vendor if profile.gpus else None,
+        "gpu_absent": not profile.gpus and (profile.origin != "declared" or _is_board(profile)),
         "main_memory_known": profile.main_memory is not None,
         "memory_known": profile.main_memory is not None or bool(profile.memory),
         "use_case": request.use_case,
@@ -105,6 +106,11 @@ def plan_facts(request: Constraints, profile: HardwareProfile) -> Facts:
         "max_ttft_ms": request.max_ttft_ms,
         "retention_needed": None if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100,
     }
+
+
+def _is_board(profile: HardwareProfile) -> bool:
+    """One chip with one memory: no card can be in it."""
+    return profile.main_memory is not None and profile.main_memory.kind == "unified"
 
 
 def backends_for(engine: Engine) -> tuple[Backend, ...]:

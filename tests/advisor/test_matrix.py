@@ -156,6 +156,13 @@ def test_an_npu_that_nothing_serves_is_answered_with_what_does() -> None:
     assert "HailoRT" in " ".join(named["assumptions"])
 
 
+def test_a_board_without_a_gpu_is_not_asked_for_its_gpu() -> None:
+    board = plan(device="reCamera", target="gpu")
+    assert (board["status"], [r["rule"] for r in board["rejected"]]) == ("infeasible", ["gpu.absent"])
+    assert plan(chip="EPYC 7763", ram_bytes=64 * GIB, target="gpu")["status"] == "needs_input"  # a card may be in it
+    assert plan(device="Raspberry Pi 5 8GB", target="gpu")["status"] == "ok"
+
+
 def backends(vendor: str, generation: str, os: str | None, kind: str = "gpu", arch: str = "x86_64") -> set[str]:
     engine = Engine(kind, vendor, "x", generation, "ram", None, None, None, os=os, arch=arch)
     return {f"{row.framework}/{row.backend}" for row in offered(engine)}
