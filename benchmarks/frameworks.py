@@ -1,10 +1,11 @@
 """The embedded model in all four frameworks, side by side: `advisor plan` and `advisor run` for each row, then
 `advisor report compare` over the runs, written as docs/frameworks.md.
 
-    python benchmarks/frameworks.py [--out docs/frameworks.md] [--workdir DIR] [--only FRAMEWORK]
+    python benchmarks/frameworks.py [--out docs/frameworks.md] [--workdir DIR] [--only FRAMEWORK] [--runs RUN...]
 
 Needs the four toolchains (advisor toolchain install FRAMEWORK) and, on two cores, an hour. With --workdir the runs stay
-there: what is finished is not done again, so the table can be written anew in seconds.
+there: what is finished is not done again, so the table can be written anew in seconds. --runs writes it from finished
+runs and runs nothing.
 """
 
 from __future__ import annotations
@@ -65,12 +66,17 @@ def run_all(workdir: Path, only: str | None) -> Iterator[tuple[Path, dict[str, A
         yield folder, advisor("run", str(plan), "--workdir", str(folder), accepted=FINISHED)
 
 
+def finished(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+    """Runs that are there, with their reports."""
+    return [(folder, json.loads((folder / "report.json").read_text(encoding="utf-8"))) for folder in folders]
+
+
 def comparison(folders: Sequence[Path]) -> str:
     """The tables of `advisor report compare`, one level deeper."""
     command = [str(Path(sys.executable).with_name("advisor")), "report", "compare", *map(str, folders), "--markdown"]
     text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     lines = text.replace("\n## ", "\n### ").splitlines()
-    return "\n".join(["## Side by side", *lines[1:]])
+    return "\n".join(["## Side by side", *lines[1:], ""])
 
 
 def predictions(runs: Sequence[tuple[Path, Document]]) -> list[str]:
@@ -118,6 +124,7 @@ def document(runs: Sequence[tuple[Path, Document]]) -> str:
     environment = runs[0][1]["environment"]
     versions = dict.fromkeys(report["framework_version"] for _, report in runs)
     memory = environment["memory_bytes"] / 2**30
+    days = ", ".join(sorted({report["created"][:10] for _, report in runs}))
     where = (
         f"{environment['cpu']}, {environment['physical_cores']} cores of which {environment['threads']} computed, "
         f"{memory:.0f} GiB, {environment['os']}"
@@ -125,7 +132,7 @@ def document(runs: Sequence[tuple[Path, Document]]) -> str:
     head = [
         "# Four frameworks, one model",
         "",
-        f"Written by `make bench-frameworks` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}.",
+        f"Written by `make bench-frameworks` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}; runs of {days}.",
         "",
         f"- Machine: {escape(where)}; shared with other work, so that speeds are rough and their ratios better",
         f"- Versions: {escape(', '.join(versions))}; advisor {escape(environment['advisor'])}",
@@ -146,11 +153,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "frameworks.md")
     parser.add_argument("--workdir", type=Path, help="keep the runs here")
     parser.add_argument("--only", metavar="FRAMEWORK", help="the rows of one framework")
+    parser.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="write it from these finished runs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         workdir = (arguments.workdir or Path(temporary)).absolute()
         workdir.mkdir(parents=True, exist_ok=True)
-        runs = list(run_all(workdir, arguments.only))
+        runs = finished(arguments.runs) if arguments.runs else list(run_all(workdir, arguments.only))
         arguments.out.write_text(document(runs), encoding="utf-8")
     print(f"wrote {arguments.out}")
     return 0
