@@ -31,7 +31,7 @@ from advisor.rank import band, quality_row
 from advisor.recipe import nncf_script, recipe_of
 from advisor.speed import CostModel, ttft_ms
 from knowledge.matrix import Backend, framework_named
-from knowledge.precisions import overrides_of, uses_imatrix
+from knowledge.precisions import method_of, overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.serving import modalities
 from knowledge.tables import read_document
@@ -100,7 +100,8 @@ def _timing(best: Judged) -> tuple[int, int]:
     """How many tokens of prompt and answer the benchmark step takes."""
     row = best.option.backend
     steps = [r for r in _recipes()[row.framework] if r["kind"] == "benchmark"]
-    own = next((r.get("settings", {}) for r in steps if row.backend in r.get("backends", [row.backend])), {})
+    here = (r.get("settings", {}) for r in steps if row.backend in r.get("backends", [row.backend]))
+    own: dict[str, Any] = next(here, {})
     return own.get("prompt_tokens", BENCH_PROMPT), own.get("decode_tokens", BENCH_DECODE)
 
 
@@ -229,10 +230,11 @@ def _flags(precision: Precision, row: Backend) -> list[str]:
     flags = ["--weight-format", form, *(["--sym"] if symmetry == "sym" else [])]
     if "group_size" in s:
         flags += ["--group-size", str(s["group_size"]), "--ratio", str(s["ratio"])]
-    better = ["--scale-estimation", "--dataset", "wikitext2"] if row.method == "scale-estimation" else []
+    better = _BETTER.get(method_of(precision) or row.method, [])
     return flags + better
 
 
+_BETTER = {"awq": ["--awq"], "scale-estimation": ["--scale-estimation", "--dataset", "wikitext2"]}
 _PROVIDERS: dict[str, dict[str, str]] = {
     "cpu": {"olive_provider": "CPUExecutionProvider", "olive_ep": "cpu"},
     "cuda": {"olive_provider": "CUDAExecutionProvider", "olive_ep": "cuda"},
