@@ -11,6 +11,7 @@ from advisor.candidates import Option
 from advisor.constraints import Constraints
 from advisor.judging import Lost, needs_of
 from advisor.walk import Facts
+from knowledge.matrix import architecture_served, load_frameworks
 from knowledge.precisions import load_precisions
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import undividable_row
@@ -33,6 +34,12 @@ def _found_out(lost: Lost, request: Constraints) -> Facts:
         facts["fitting_kv"] = _fitting_kv(option, request, size.budget.bytes)
     if option and "{dividing_precision}" in reads:
         facts["dividing_precision"] = _dividing(option.spec, option.precision)
+    if "{made_for}" in reads:
+        facts["made_for"] = next(iter(lost.spec.use_cases), None)
+    if "{serving_framework}" in reads:
+        names = (framework.name for framework in load_frameworks())
+        loads = (name for name in names if architecture_served(lost.spec.architecture, name, "") == "yes")
+        facts["serving_framework"] = next(loads, None)
     if "{allowed_loss_pct}" in reads and (low := lost.taken.facts.get("retention_low")) is not None:
         facts["allowed_loss_pct"] = math.ceil((1 - low) * 1000) / 10
     if (tps := lost.taken.facts.get("decode_mid")) is not None:

@@ -190,9 +190,8 @@ def _possible(
         f"{format_bytes(usable.bytes)} usable in {usable.pool}, even at {fewest.name} (the smallest, {least.name}: "
         f"{format_bytes(floor[least])} of weights at least)."
     )
-    told = rejection(
-        "memory.fits", text, "weights alone, from below", row.framework, row.backend, change="with more memory"
-    )
+    change = f"with at least {format_bytes(int(floor[least]) - usable.bytes)} more memory"
+    told = rejection("memory.fits", text, "weights alone, from below", row.framework, row.backend, change=change)
     return [spec for spec in models if floor[spec] <= usable.bytes], [told]
 
 

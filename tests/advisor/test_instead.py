@@ -101,3 +101,26 @@ def test_the_precision_that_would_divide_divides() -> None:
     ((_, precision), *_) = named(document, "precision.group-divides", r"--precision (\S+)")
     again = plan("SmolLM2-135M-Instruct", ram_bytes=8 * GIB, framework="openvino", precision=precision)
     assert "precision.group-divides" not in {row["rule"] for row in again["rejected"]}
+
+
+@pytest.mark.parametrize("change", ["with --use-case embedding", "with --framework llama.cpp"])
+def test_a_model_that_is_made_for_something_else_or_loaded_by_another_says_so(change: str) -> None:
+    changes = {row["change"] for row in plan(ram_bytes=16 * GIB, os="linux")["rejected"]}
+    assert change in changes
+
+
+def test_the_system_that_has_the_backend_has_it() -> None:
+    request: dict[str, Any] = {"chip": "Ryzen AI 9 HX 370", "ram_bytes": 32 * GIB}
+    document = plan("Llama-3.2-1B-Instruct", os="linux", framework="olive", **request)
+    lost = [row for row in document["rejected"] if row["rule"] == "backend.os"]
+    assert lost
+    for row in lost:
+        system = row["change"].removeprefix("on ").partition(",")[0]
+        again = plan("Llama-3.2-1B-Instruct", os=system, framework="olive", **request)
+        assert (row["backend"], "backend.os") not in {(r["backend"], r["rule"]) for r in again["rejected"]}
+
+
+def test_a_catalogue_too_large_says_how_much_would_be_the_least() -> None:
+    rows = [row for row in plan(ram_bytes=4 * GIB, os="linux")["rejected"] if "models from" in row["text"]]
+    assert rows
+    assert all(re.fullmatch(r"with at least [\d.]+ [GM]iB more memory", row["change"]) for row in rows)
