@@ -26,6 +26,7 @@ from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorErro
 from knowledge.hf_config import hf_parts
 
 FRAMEWORK = "olive"
+RECORD = "olive.json"  # in the step's folder: what `olive run --config` was given
 BUILDING = ("olive-ai", "onnxruntime-genai")  # whose versions the recipes depend on
 _HINTS = {
     "wrong-version": f"advisor toolchain install {FRAMEWORK}",
@@ -99,6 +100,7 @@ def _make(task: Task, request: dict[str, Any]) -> dict[str, Any]:
                 "output": str(task.paths["output"].absolute()),
                 "scratch": str(scratch.absolute()),
                 "versions": versions,
+                "record": str(watch.log_path.with_name(RECORD).absolute()),
                 "threads": task.threads,
             },
             log_path=watch.log_path,

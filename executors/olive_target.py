@@ -82,6 +82,7 @@ def optimize(task: Task, workflow: Workflow, scratch: Path) -> dict[str, Any]:
         "output": str(task.paths["output"].absolute()),
         "scratch": str(scratch.absolute()),
         "threads": task.threads,
+        "record": str(task.watch.log_path.with_name(CONFIG).absolute()),
     }
     if (folder / OUTPUT).is_dir():
         return _ask(task, {**request, "op": "import", "input": str((folder / OUTPUT).absolute())})

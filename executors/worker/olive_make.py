@@ -8,6 +8,7 @@ told otherwise: its home, caches and temporary files lie in the folder `scratch`
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import re
@@ -34,7 +35,8 @@ ALGORITHMS = {"rtn": "OnnxBlockWiseRtnQuantization", "k_quant": "OnnxKQuantQuant
 def build(request: Request) -> dict[str, Any]:
     """Write the Hugging Face folder `input` as the model folder `output` with weights in 32 bits.
 
-    `scratch` is an empty folder, `versions` {package: version} what the recipe was made for. Returns `bytes`,
+    `scratch` is an empty folder, `versions` {package: version} what the recipe was made for, `record` where Olive's
+    configuration is kept. Returns `bytes`,
     `seconds`. Raises as `_made`.
     """
     model = {"type": "HfModel", "model_path": str(request["input"]), "task": "text-generation"}
@@ -113,7 +115,7 @@ def _made(
     }
     _require(request["versions"])
     confine(scratch, offline=True)
-    _run(config, len(passes))
+    _run(config, str(request["record"]), len(passes))
     output.mkdir()
     for path in papers:
         shutil.copyfile(path, output / path.name)
@@ -131,7 +133,7 @@ def optimize(request: Request) -> dict[str, Any]:
     scratch, output, config = Path(request["scratch"]), Path(request["output"]), dict(request["config"])
     _require(request["versions"])
     confine(scratch, offline=bool(request["offline"]))
-    _run(config, len(config["passes"]))
+    _run(config, str(request["record"]), len(config["passes"]))
     output.mkdir()
     _take(Path(config["output_dir"]), output)
     prove(output, max(1, int(request.get("threads", 1))))
@@ -214,8 +216,10 @@ class _Listener(logging.Handler):
             self.complaint = f"{type(error).__name__}: {error}" if error else self.complaint or text
 
 
-def _run(config: Mapping[str, Any], total: int) -> None:
-    """Run Olive; WorkerError `nothing-made` unless it says that it made a model and the files are there."""
+def _run(config: Mapping[str, Any], record: str, total: int) -> None:
+    """Run Olive, its configuration kept as the file `record`; WorkerError `nothing-made` unless it says that it made a
+    model and the files are there."""
+    Path(record).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     from olive.workflows import run
 
     listener = _Listener(total)

@@ -313,7 +313,7 @@ from olive.package_config import OlivePackageConfig
 from olive.workflows.run.config import RunConfig
 package = OlivePackageConfig.load_default_config()
 for name, config in json.load(open(sys.argv[1])).items():
-    RunConfig.parse_file_or_obj(config)
+    RunConfig.parse_file_or_obj(json.loads(json.dumps(config)))  # it takes apart what it is given
     at = config["systems"]["host"]["accelerators"][0]
     spec = AcceleratorSpec(at["device"], at["execution_providers"][0])
     for step in config["passes"].values():
@@ -326,6 +326,7 @@ for name, config in json.load(open(sys.argv[1])).items():
             continue
         unknown = options.keys() - known.keys()
         assert not unknown, (name, step["type"], unknown)
+        options.pop("data_config", None)  # a name, which RunConfig has looked up
         kind.generate_config(spec, options)
 """
     configs = {
