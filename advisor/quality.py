@@ -39,7 +39,7 @@ _KIN_BITS = 2.2
 _PART = 0.3
 _CALIBRATED = 0.7  # of the loss of plain rounding: the median over the methods of data/quality.csv
 _MEASURED_SPREAD = 2.0  # the same artifact on two texts: a loss of 0.6 and 1.1 per cent
-_NEAR_SPREAD, _FAR_SPREAD, _KIN_SPREAD, _MIX_SPREAD, _CURVE_SPREAD = 2.8, 4.9, 3.5, 3.5, 4.5
+_NEAR_SPREAD, _FAR_SPREAD, _KIN_SPREAD, _MIX_SPREAD, _CURVE_SPREAD = 2.8, 4.9, 4.0, 3.5, 4.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,10 @@ def _loss(
         return _Loss(_CALIBRATED * found.x, max(found.spread, _KIN_SPREAD), "assumed", words)
     if overrides := overrides_of(precision):
         return _mixed(spec, precision, overrides, bits_per_weight, method, evidence)
-    kin = [r for r in evidence if r.method == method and _is_kin(r, precision)]
+    alike = [r for r in evidence if _is_kin(r, precision)]
+    kin = [r for r in alike if r.method == method]
+    if not kin and method != "data-free":
+        kin = [r for r in alike if r.method != "data-free"]
     if kin:
         row = min(kin, key=lambda r: (_distance(r, precision, size, spec), r.model, r.precision))
         x = _scaled(row, size) * _curve(precision.bits) / _curve(_known(row.framework, row.precision).bits)
