@@ -198,7 +198,7 @@ def _words(best: Judged, request: Constraints, threads: int | None) -> dict[str,
         words["compress_command"] = _compress_command(best, compression, words)
         words["prompt_tokens"] = str(max(option.context - NPU_RESPONSE_TOKENS, NPU_RESPONSE_TOKENS))
     if spec.source_framework:
-        words["artifact"] = spec.path
+        words["artifact"] = spec.path or words["model"]
     words |= _PROVIDERS.get(row.backend, {})
     return words | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
 

@@ -24,6 +24,7 @@ from house_onnx import (
     tensor,
     varint,
 )  # fmt: skip
+from hub_server import Hub, Repo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ from knowledge.onnx_file import read_onnx
 from knowledge.precisions import stored_precision
 from knowledge.protobuf import MAX_TEXT
 from knowledge.records import ModelSpec
+from knowledge.store import find_model
 from knowledge.weights import weights
 from probes.declared import declared_profile
 
@@ -232,6 +234,14 @@ def test_an_mlx_folder_names_its_precision_and_bytes(tmp_path: Path, bits: int, 
 )
 def test_a_broken_quantization_block_is_refused(tmp_path: Path, block: dict[str, object]) -> None:
     assert refused(house_mlx(tmp_path / "mlx", quantization=block)).code == "bad-checkpoint"
+
+
+def test_a_quantized_mlx_repository_of_the_hub_is_a_model_as_it_is(hub: Hub, tmp_path: Path) -> None:
+    folder = house_mlx(tmp_path / "mlx")
+    hub.repos["lab/House-4bit"] = Repo({path.name: path.read_bytes() for path in folder.iterdir()})
+    spec = find_model("lab/House-4bit")
+    assert (spec.source_framework, spec.source_precision, spec.path) == ("mlx", "4bit-g64", "")
+    assert stored(spec) == stored(read_model_path(folder))
 
 
 # ---- what can run them
