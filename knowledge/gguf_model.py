@@ -16,11 +16,13 @@ from knowledge.base import AdvisorError, printable
 from knowledge.ggml import file_type_name
 from knowledge.licences import commercial_use
 from knowledge.records import AttentionGroup, ModelSpec
+from knowledge.serving import modalities
 from knowledge.shapes import window_period
 
 if TYPE_CHECKING:
     from knowledge.gguf import GgufFile
 
+_RANK_POOLING = 4  # LLAMA_POOLING_TYPE_RANK
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_CONTEXT = 2**24
 MAX_WIDTH = 2**20
@@ -168,6 +170,7 @@ def model_of_file(file: GgufFile) -> ModelSpec:
     embedding = next((t for t in file.tensors if t.name == "token_embd.weight"), None)
     licence = read.text("general.license").lower() or "unknown"
     expert_width = next((t.row_length for t in file.tensors if t.role == "ffn_down_exps"), 0)
+    modality = _modality(file, architecture)
     shared_width = next((t.row_length for t in file.tensors if t.role == "ffn_down_shexp"), 0)
     return ModelSpec(
         name=read.text("general.name") or printable(file.path.stem, 120),
@@ -194,11 +197,21 @@ def model_of_file(file: GgufFile) -> ModelSpec:
         shared_intermediate=shared_width,
         qkv_bias=any(tensor.name.endswith("attn_q.bias") for tensor in file.tensors),
         source_precision=_source_precision(file),
+        modality=modality,
+        use_cases=(modalities()[modality].use_case or modality,),
         header_bytes=file.data_offset,
         tensors=file.tensors,
         path=str(file.path),
         notes="; ".join(file.notes),
     )
+
+
+def _modality(file: GgufFile, architecture: str) -> str:
+    """By how the file says that its vectors are pooled, and whether a token sees those after it."""
+    pooling = file.metadata.get(f"{architecture}.pooling_type", 0)
+    if pooling == _RANK_POOLING:
+        return "reranking"
+    return "embedding" if pooling or file.metadata.get(f"{architecture}.attention.causal") is False else "text"
 
 
 def _attention(
@@ -216,6 +229,8 @@ def _attention(
     shared = read.count("attention.shared_kv_layers", 0, MAX_LAYERS, required=False)
     window_key = read.count("attention.key_length_swa", 0, MAX_WIDTH, required=False) or head_dim
     window_value = read.count("attention.value_length_swa", 0, MAX_WIDTH, required=False) or window_key
+    if file.metadata.get(f"{architecture}.attention.causal") is False:
+        return (AttentionGroup("none", layers),)
     kinds: dict[AttentionGroup, int] = {}
     for layer in range(layers):
         if layer >= layers - shared:

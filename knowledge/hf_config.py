@@ -10,6 +10,7 @@ from knowledge.base import AdvisorError, printable
 from knowledge.gguf_model import MAX_CONTEXT, MAX_EXPERTS, MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from knowledge.licences import commercial_use
 from knowledge.records import AttentionGroup, ModelSpec, Tensor
+from knowledge.serving import modalities
 from knowledge.shapes import window_period
 
 # model_type -> the architecture's name in GGUF (llama-cpp-python 0.3.36: vendor/llama.cpp conversion/)
@@ -52,6 +53,11 @@ _TOP = {
     "lm_head.weight": ("output.weight", "output"),
     "model.norm.weight": ("output_norm.weight", "norm"),
 }
+# Encoders of images and sound beside the language model, which GGUF keeps in a file of their own.
+_TOWER = re.compile(
+    r"(?:model\.)?(?:visual|vision_tower|vision_model|audio_tower|multi_modal_projector|embed_vision|embed_audio|connector)\."
+)
+_ENCODERS = {"bert", "roberta", "xlm-roberta", "nomic_bert", "mpnet", "distilbert", "modernbert", "camembert"}
 _LAYER = re.compile(r"(?:model\.|language_model\.|text_model\.)*layers\.(\d{1,4})\.(.+)")
 _EXPERT = re.compile(r"(?:mlp|block_sparse_moe)\.experts\.(\d{1,5})\.(\w+)\.weight")
 
@@ -95,7 +101,40 @@ def _loose_role(name: str) -> str:
 def config_of(document: dict[str, Any]) -> dict[str, Any]:
     """The language model's part of a config.json: itself, or `text_config` with what it leaves out."""
     text = document.get("text_config")
+    if document.get("model_type") == "whisper":
+        return {**_of_whisper(document), **document}
     return {**document, **text} if isinstance(text, dict) else document
+
+
+def _of_whisper(config: dict[str, Any]) -> dict[str, Any]:
+    """Whisper's names in the usual ones: the layers of both halves, the text and the audio positions of a window."""
+    usual = {
+        "hidden_size": config.get("d_model"),
+        "num_attention_heads": config.get("decoder_attention_heads"),
+        "intermediate_size": config.get("decoder_ffn_dim"),
+    }
+    for name, parts in (
+        ("num_hidden_layers", ("encoder_layers", "decoder_layers")),
+        ("max_position_embeddings", ("max_target_positions", "max_source_positions")),
+    ):
+        numbers = [config.get(part) for part in parts]
+        usual[name] = (
+            sum(n for n in numbers if isinstance(n, int)) if all(isinstance(n, int) for n in numbers) else None
+        )
+    return usual
+
+
+def _modality(config: dict[str, Any], tower_params: int) -> str:
+    """What the model reads and makes, by its class and type."""
+    classes = config.get("architectures")
+    name = str(classes[0]) if isinstance(classes, list) and classes else ""
+    if config.get("model_type") == "whisper":
+        return "speech"
+    if name.endswith("ForSequenceClassification"):
+        return "reranking"
+    if str(config.get("model_type")) in _ENCODERS:
+        return "embedding"
+    return "image-text" if tower_params and "vision_config" in config else "text"
 
 
 def model_of_config(
@@ -114,7 +153,9 @@ def model_of_config(
     experts = read.count("num_experts", 0, MAX_EXPERTS, 0) or read.count("num_local_experts", 0, MAX_EXPERTS, 0)
     experts = experts or read.count("n_routed_experts", 0, MAX_EXPERTS, 0)
     used = read.count("num_experts_per_tok", 0, MAX_EXPERTS, 0)
-    tensors = _stack_experts(tensors)
+    tower_params = sum(t.elements for t in tensors if _TOWER.match(t.name))
+    tensors = _stack_experts(tuple(t for t in tensors if not _TOWER.match(t.name)))
+    modality = _modality(config, tower_params)
     found = {t.layer for t in tensors if t.layer is not None}
     if found and (max(found) >= layers + 4 or len(found) < layers):
         raise read.bad(f"says that it has {layers} layers and holds tensors of {len(found)}")
@@ -154,6 +195,9 @@ def model_of_config(
         expert_intermediate=read.count("moe_intermediate_size", 0, MAX_WIDTH, 0),
         qkv_bias=any(t.name.endswith("attn_q.bias") for t in tensors),
         source_precision=source_precision,
+        modality=modality,
+        use_cases=(modalities()[modality].use_case or modality,),
+        tower_params=tower_params,
         tensors=tensors,
         path=str(folder),
     )
@@ -185,6 +229,12 @@ def _stack_experts(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _attention(
     read: _Config, config: dict[str, Any], architecture: str, layers: int, kv_heads: int, head_dim: int
 ) -> tuple[AttentionGroup, ...]:
+    if str(config.get("model_type")) in _ENCODERS:
+        return (AttentionGroup("none", layers),)
+    if config.get("model_type") == "whisper":  # the decoder caches its own keys and those of the audio
+        decoder = read.count("decoder_layers", 1, MAX_LAYERS)
+        encoder = AttentionGroup("none", layers - decoder)
+        return (AttentionGroup("full", decoder, kv_heads, head_dim, head_dim), *([encoder] if encoder.layers else []))
     latent = read.count("kv_lora_rank", 0, MAX_WIDTH, 0)
     if latent:
         return (AttentionGroup("latent", layers, 1, latent + read.count("qk_rope_head_dim", 0, MAX_WIDTH, 0)),)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from house_checkpoint import CARD, LAB, one_file
-from house_gguf import House
+from house_checkpoint import CARD, CONFIG, LAB, one_file, safetensors, shapes
+from house_gguf import House, entry, u32
 from hub_server import Hub, Repo
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,3 +157,66 @@ def test_a_broken_gguf_of_the_hub_is_refused(hub: Hub) -> None:
 def test_parts_of_a_split_model_are_not_taken_for_it(hub: Hub) -> None:
     hub.repos[LAB] = Repo({f"House-{n:05d}-of-00002.gguf": b"GGUF" for n in (1, 2)}, CARD)
     assert "merged" in refused(LAB).message
+
+
+# ---- what a model reads and makes
+
+
+@pytest.mark.parametrize(
+    ("config", "modality", "cached"),
+    [
+        ({}, "text", 2),
+        ({"model_type": "bert", "architectures": ["BertModel"]}, "embedding", 0),
+        ({"model_type": "xlm-roberta", "architectures": ["XLMRobertaForSequenceClassification"]}, "reranking", 0),
+        (
+            {
+                "model_type": "whisper", "d_model": 256, "encoder_layers": 1, "decoder_layers": 1,
+                "decoder_attention_heads": 4, "decoder_ffn_dim": 512, "max_target_positions": 448,
+                "max_source_positions": 1500, "hidden_size": None,
+            },
+            "speech",
+            1,
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_model_reads_and_makes_is_read_from_its_config(
+    hub: Hub, tmp_path: Path, config: dict[str, object], modality: str, cached: int
+) -> None:
+    repo = one_file(tmp_path, **config)
+    if config.get("model_type") == "whisper":
+        repo.files["config.json"] = repo.files["config.json"].replace(b'"hidden_size": null, ', b"")
+    hub.repos[LAB] = repo
+    spec = find_model(LAB)
+    assert spec.modality == modality
+    assert sum(group.layers for group in spec.attention if group.kind != "none") == cached
+    assert sum(group.layers for group in spec.attention) == spec.layers
+
+
+def test_the_encoder_of_images_is_counted_apart(hub: Hub, tmp_path: Path) -> None:
+    config = json.dumps({**CONFIG, "vision_config": {}}).encode()
+    safetensors(tmp_path / "vlm.safetensors", {**shapes(), "vision_tower.patch.weight": [100, 300]})
+    hub.repos[LAB] = Repo({"config.json": config, "model.safetensors": (tmp_path / "vlm.safetensors").read_bytes()})
+    seeing = find_model(LAB)
+    hub.repos[LAB] = one_file(tmp_path)
+    reading = find_model(LAB)
+    assert (seeing.modality, reading.modality) == ("image-text", "text")
+    assert (seeing.tower_params, reading.tower_params) == (30_000, 0)
+    assert seeing.params == reading.params
+
+
+@pytest.mark.parametrize(
+    ("keys", "modality"),
+    [
+        ({"llama.pooling_type": u32("llama.pooling_type", 1)}, "embedding"),
+        ({"llama.pooling_type": u32("llama.pooling_type", 4)}, "reranking"),
+        ({"llama.attention.causal": entry("llama.attention.causal", 7, b"\0")}, "embedding"),
+        ({}, "text"),
+    ],
+)
+def test_what_a_gguf_is_for_is_read_from_its_header(
+    hub: Hub, tmp_path: Path, keys: dict[str, bytes], modality: str
+) -> None:
+    house = House()
+    house.metadata |= keys
+    hub.repos[LAB] = Repo({"House.gguf": house.write(tmp_path / "house.gguf").read_bytes()})
+    assert find_model(LAB).modality == modality
