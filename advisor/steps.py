@@ -38,6 +38,7 @@ from knowledge.tables import read_document
 
 IMATRIX = "work/imatrix.gguf"
 WINDOW = 512
+SHORTEST_RUN = 16  # tokens of context that a run is validated with, however few were planned
 NPU_RESPONSE_TOKENS = 128  # MIN_RESPONSE_LEN of OpenVINO GenAI: the prompt gets the rest of the context
 
 
@@ -347,7 +348,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
             "kind": "validate",
             "tier": tier,
             "reference": "" if tier == "smoke" else reference,
-            "context": option.context if tier == "smoke" else min(WINDOW, option.context),
+            "context": max(SHORTEST_RUN, option.context if tier == "smoke" else min(WINDOW, option.context)),
             "blocks": SCORED_BLOCKS,
             "block_tokens": BLOCK_TOKENS,
             "memory_budget_bytes": best.size.budget.bytes if tier == "smoke" else 0,
@@ -361,7 +362,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
             "pairs": BENCH_PAIRS,
             "prompt_tokens": BENCH_PROMPT,
             "decode_tokens": BENCH_DECODE,
-            "context": option.context,
+            "context": max(SHORTEST_RUN, option.context),
             **recipe.get("settings", {}),
         }
     return {"kind": "package"}

@@ -178,3 +178,8 @@ def test_a_longer_context_never_needs_less_memory(name: str, context: int) -> No
     if first and second:
         assert second[0]["memory"]["kv_bytes"] >= first[0]["memory"]["kv_bytes"]
         assert second[0]["memory"]["total_bytes"] >= first[0]["memory"]["total_bytes"]
+
+
+def test_a_plan_for_one_token_of_context_is_still_one_that_can_be_run() -> None:
+    document = plan("Llama-3.2-1B-Instruct", ram_bytes=8 * GIB, os="linux", context=1)
+    assert Plan.model_validate(document).status == "ok"

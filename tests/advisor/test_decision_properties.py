@@ -83,7 +83,8 @@ def sound(document: dict[str, Any], request: dict[str, Any]) -> None:
     if document["status"] == "infeasible":
         assert document["rejected"]
     if document["status"] == "needs_input":
-        assert document["question"]["options"]
+        assert document["question"]["text"]
+        assert document["question"]["answer_with"]
     assert (document["plan"] is not None) == (document["status"] == "ok")
     Plan.model_validate(document)
     json.dumps(document, allow_nan=False)
