@@ -195,6 +195,8 @@ def test_rocm_serves_the_radeon_and_instinct_generations_of_each_system(
         ("cc 7.5", {"llama.cpp/cuda", "llama.cpp/vulkan", "olive/cuda", "olive/tensorrt-rtx", "mlx/cuda"}),
         ("cc 8.9", {"llama.cpp/cuda", "llama.cpp/vulkan", "olive/cuda", "olive/tensorrt-rtx", "mlx/cuda"}),
         ("cc 12.0", {"llama.cpp/cuda", "llama.cpp/vulkan", "olive/cuda", "olive/tensorrt-rtx", "mlx/cuda"}),
+        ("cc 13.0", {"llama.cpp/cuda", "llama.cpp/vulkan", "olive/cuda", "olive/tensorrt-rtx", "mlx/cuda"}),
+        ("", {"llama.cpp/cuda", "llama.cpp/vulkan", "olive/cuda", "olive/tensorrt-rtx", "mlx/cuda"}),
     ],
 )
 def test_the_compute_capability_decides_on_nvidia(generation: str, expected: set[str]) -> None:
