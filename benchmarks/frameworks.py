@@ -124,6 +124,12 @@ def document(runs: Sequence[tuple[Path, Document]]) -> str:
     environment = runs[0][1]["environment"]
     versions = dict.fromkeys(report["framework_version"] for _, report in runs)
     memory = environment["memory_bytes"] / 2**30
+    climbed = [
+        f"{escape(report['framework'])}: `--escalate` climbed from {escape(report['rungs'][0]['precision'])} to "
+        f"{escape(report['precision'])}"
+        for _, report in runs
+        if len(report["rungs"]) > 1
+    ]
     days = ", ".join(sorted({report["created"][:10] for _, report in runs}))
     where = (
         f"{environment['cpu']}, {environment['physical_cores']} cores of which {environment['threads']} computed, "
@@ -138,6 +144,7 @@ def document(runs: Sequence[tuple[Path, Document]]) -> str:
         f"- Versions: {escape(', '.join(versions))}; advisor {escape(environment['advisor'])}",
         f"- Each row: `advisor plan {MODEL} --framework F --precision P --target cpu --out plan.json`, then "
         "`advisor run plan.json`; then `advisor report compare RUN...`",
+        *(f"- {one}" for one in climbed),
         "",
         "Every artifact is compared with the 16-bit reference of its own runtime, on the same tokens. The model is a "
         "demonstration (135 million parameters, dequantized from 4 bits): quality is lost sooner than in larger ones. "
