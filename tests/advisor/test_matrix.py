@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from advisor.candidates import backends_for
 from advisor.constraints import Constraints
@@ -201,6 +203,44 @@ def test_rocm_serves_the_radeon_and_instinct_generations_of_each_system(
 )
 def test_the_compute_capability_decides_on_nvidia(generation: str, expected: set[str]) -> None:
     assert backends("nvidia", generation, "linux") - {"olive/webgpu"} == expected
+
+
+GENERATIONS: dict[tuple[str, str], list[str]] = {
+    ("gpu", "nvidia"): ["", "cc 3.0", "cc 7.2", "cc 13.1", "weird"],
+    ("gpu", "amd"): ["", "gfx1310", "gfx90a", "gfx1036", "gfx803", "weird"],
+    ("gpu", "intel"): ["", "Xe4", "Gen7.5", "Gen9", "weird"],
+    ("gpu", "qualcomm"): ["", "Adreno 940", "Adreno 505"],
+    ("gpu", "broadcom"): ["", "VideoCore IV", "VideoCore VIII"],
+    ("gpu", "apple"): ["", "99-core GPU"],
+    ("gpu", "other"): ["", "weird"],
+    ("npu", "intel"): ["", "NPU 3720", "NPU 6000"],
+    ("npu", "amd"): ["", "XDNA1", "XDNA3"],
+    ("npu", "qualcomm"): ["", "Hexagon", "Hexagon v68", "Hexagon v91"],
+    ("npu", "apple"): ["ANE"],
+    ("npu", "other"): ["", "Hailo-9"],
+    ("cpu", "intel"): [""],
+    ("cpu", "unknown"): [""],
+}
+engines = st.builds(
+    lambda part, os, arch: Engine(part[0], part[1], "x", part[2], "ram", None, None, None, os=os, arch=arch),
+    st.sampled_from([(*kind, name) for kind, names in GENERATIONS.items() for name in names]),
+    st.sampled_from(["linux", "windows", "macos", "android", "ios", None]),
+    st.sampled_from(["x86_64", "arm64", "armv7", "riscv64", "unknown"]),
+)
+
+
+@given(engines)
+def test_hardware_that_nobody_has_seen_yet_is_offered_nothing_of_another_kind(engine: Engine) -> None:
+    for row in offered(engine):
+        assert LOADS[row.framework, row.backend](engine), (row.framework, row.backend)
+
+
+@given(engines)
+def test_of_a_backend_that_runs_nothing_says_that_it_does_not(engine: Engine) -> None:
+    runs = {(row.framework, row.backend) for row in offered(engine)}
+    said = [(row.framework, row.backend) for row in backends_for(engine) if row not in offered(engine)]
+    assert not runs & set(said)
+    assert len(said) == len(set(said))
 
 
 def test_nvidia_on_arm_has_no_wheel_of_onnx_runtime_genai() -> None:
