@@ -240,6 +240,7 @@ def _precision_facts(spec: ModelSpec, precision: Precision) -> Facts:
         "nominal_bits": nominal,
         "is_mix": mix,
         "symmetric": precision.symmetric,
+        "group_size": precision.group_size or None,
         "undivided_tensor": f"{row[0]} ({row[1]} wide)" if row else None,
         "needs_imatrix": precision.needs_imatrix,
         "uses_imatrix": uses_imatrix(precision),

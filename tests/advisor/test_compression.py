@@ -150,3 +150,14 @@ def test_the_resident_peak_counts_the_mapped_file_and_the_copy_but_no_unused_cac
         band = here(precision=precision)["plan"]["predictions"]["peak_rss_bytes"]
         assert band["low"] <= measured <= band["high"]
         assert band["mid"] == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["int4-sym-g64", "int4-sym-g32", "nf4-g64", "mxfp4"])
+def test_groups_that_the_npu_does_not_take_are_refused_by_a_rule(precision: str) -> None:
+    """What `Compression` refuses for the NPU is never recommended there."""
+    spec = find_model("Llama-3.2-1B-Instruct")
+    profile = declared_profile(ram_bytes=16 * 2**30, chip="Core Ultra 7 155H")
+    request = Constraints(model=spec.name, precision=precision, framework="openvino")
+    document = make_plan(request, profile, spec)
+    assert "openvino-npu" not in {row["backend"] for row in document["recommendations"]}
+    assert any(row["rule"] == "npu.group" and precision in row["text"] for row in document["rejected"])
