@@ -117,7 +117,7 @@ def add_constraints(parser: Parser) -> None:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="a catalogue name or its Hugging Face id, a .gguf file, or `embedded`; "
+        help="a catalogue name, a model of the Hugging Face hub, a .gguf or .onnx file, a model folder, or `embedded`; "
         "without one the best models for the machine are recommended as well",
     )
     for option in OPTIONS:
