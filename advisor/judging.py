@@ -158,7 +158,7 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
     return Size(sizes, need, usable, disk, largest, split)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=32768)
 def needs_of(
     spec: ModelSpec, precision: Precision, framework: str, backend: str, context: int, concurrency: int, kv_type: str
 ) -> tuple[WeightSizes, MemoryNeed, dict[str, int], int]:
