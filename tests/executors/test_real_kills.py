@@ -1,4 +1,7 @@
-"""Twenty kills of a real run at random moments: nothing finished is lost, no process stays, and it ends well."""
+"""Kills of a real run at random moments: nothing finished is lost, no process stays, and it ends well.
+
+KILLS=20 OPENVINO_PYTHON=... pytest -m slow -s tests/executors/test_real_kills.py     (by hand: minutes each)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from real_run import MIX, small_plan
 from test_kills import check
 from test_real_run import processes
 
-KILLS = 20
+KILLS = int(os.environ.get("KILLS", "5"))
 OPENVINO, OLIVE = os.environ.get("OPENVINO_PYTHON", ""), os.environ.get("OLIVE_PYTHON", "")
 MLX = os.environ.get("MLX_PYTHON", "")
 TOOLCHAINS = {"openvino": ("2026.4.1", OPENVINO), "olive": ("0.13.0", OLIVE), "mlx": ("0.32.2", MLX)}
@@ -34,9 +37,9 @@ COMMAND = [sys.executable, "-c", "import sys; from ui.cli import main; sys.exit(
 @pytest.mark.parametrize(
     ("framework", "precision", "longest"),
     [
-        ("llama.cpp", MIX, 8.0),
+        ("llama.cpp", MIX, 1.5),
         pytest.param(
-            "openvino", "int8+ffn_gate=int4-asym-g32", 40.0,
+            "openvino", "int8+ffn_gate=int4-asym-g32", 6.0,
             marks=pytest.mark.skipif(not OPENVINO, reason="needs OPENVINO_PYTHON, as test_real_openvino"),
         ),
         pytest.param(
@@ -49,8 +52,8 @@ COMMAND = [sys.executable, "-c", "import sys; from ui.cli import main; sys.exit(
         ),
     ],
 )  # fmt: skip
-def test_twenty_kills_lose_nothing(framework: str, precision: str, longest: float, tmp_path: Path) -> None:
-    """At any moment up to `longest` seconds after a step began."""
+def test_kills_lose_nothing(framework: str, precision: str, longest: float, tmp_path: Path) -> None:
+    """At any moment up to `longest` seconds after a step began; every second time, after one more step was finished."""
     home, run, plan = tmp_path / "home", tmp_path / "run", tmp_path / "plan.json"
     if framework in TOOLCHAINS:
         version, python = TOOLCHAINS[framework]
@@ -61,8 +64,9 @@ def test_twenty_kills_lose_nothing(framework: str, precision: str, longest: floa
     draw, kills, done = random.Random(framework), 0, dict[str, bytes]()
     killed_in = set()
     while kills < KILLS:
+        finished = states(run).count("done")
         process = start(plan, run, home)
-        wait_for_a_step(process, run)
+        wait_for_a_step(process, run, finished + kills % 2)
         time.sleep(draw.uniform(0, longest))
         if process.poll() is not None:  # it ended: what it made is kept, and the next one begins
             assert process.returncode in (0, 5)
@@ -80,7 +84,7 @@ def test_twenty_kills_lose_nothing(framework: str, precision: str, longest: floa
     check(run, done)
     assert json.loads((run / "report.json").read_text())["status"] in ("passed", "inconclusive")
     assert not list(run.rglob("*.partial"))
-    assert len(killed_in) >= 4
+    assert len(killed_in) >= 2
     print(f"{framework}: {kills} kills, in {', '.join(sorted(killed_in))}")
 
 
@@ -90,14 +94,19 @@ def start(plan: Path, run: Path, home: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wait_for_a_step(process: subprocess.Popen[bytes], run: Path) -> None:
-    """Until a step is being done, or the process has ended."""
+def states(run: Path) -> list[str]:
+    return [json.loads(path.read_text())["status"] for path in run.glob("steps/*/status.json")]
+
+
+def wait_for_a_step(process: subprocess.Popen[bytes], run: Path, finished: int) -> None:
+    """Until `finished` steps are done and another is being done, or the process has ended."""
     begun = time.time()
     while process.poll() is None:
-        for path in run.glob("steps/*/status.json"):
-            if path.stat().st_mtime >= begun:
-                return
-        time.sleep(0.02)
+        fresh = any(path.stat().st_mtime >= begun for path in run.glob("steps/*/status.json"))
+        found = states(run)
+        if fresh and found.count("done") >= finished and "running" in found:
+            return
+        time.sleep(0.05)
 
 
 def wait_for_no_process(place: Path) -> None:
