@@ -25,7 +25,7 @@ screenshots:  ## take the pictures of the documentation anew, with the real page
 	ADVISOR_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m slow tests/ui/test_browser.py -k newcomer
 
 test-slow:  ## real conversions, kills, fuzzing with llama.cpp, and the page in a browser where there is Chromium
-	$(INSTALL) test llamacpp ui mcp browser
+	$(INSTALL) test llamacpp ui mcp browser learn
 	$(BIN)/python -m pytest -m slow
 
 lint:  ## ruff and mypy

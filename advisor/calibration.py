@@ -2,21 +2,27 @@
 
 The caller hands in the history of the probed machine, and of no other. The same configuration measured here before is
 answered by its median, with a band of what repeats vary. Other configurations of the same framework and backend are
-moved by the median of measured over predicted, shrunk hard: scaling by a single measurement was measured to make other
-predictions worse (median error 14.6 -> 24.9 %), so n configurations count n / (n + 8).
+moved by the median of measured over predicted, shrunk hard: n configurations count n / (n + 2), which was best of 0 to
+8 when published machines were replayed (benchmarks/calibration.py; unshrunk, a single prompt measurement makes the
+others worse). They narrow as far as the evidence carries: by two fifths of the same share.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
 from advisor.speed import CostModel, Interval, Work
+from knowledge.base import AdvisorError
+from knowledge.models import find_model
+from knowledge.precisions import resolve_precision
+from knowledge.weights import weights
 
-_PRIOR_WEIGHT = 8.0
+_PRIOR_WEIGHT = 2.0
+_NARROWED = 0.4
 _REPEAT_SPREAD = 1.25
 """A shared machine repeats a decode measurement within about this factor."""
 
@@ -40,14 +46,24 @@ class MeasuredRow(Protocol):
     def measured(self) -> float: ...
 
 
+def shrunk(logs: Sequence[float]) -> float:
+    """The shift that `logs` of measured over predicted justify, one per configuration."""
+    return median(logs) * _share(len(logs))
+
+
+def _share(count: int) -> float:
+    return count / (count + _PRIOR_WEIGHT)
+
+
 @dataclass(slots=True)
 class Calibrated:
     """A cost model corrected by this machine's own measurements."""
 
     prior: CostModel
     rows: Iterable[MeasuredRow]
-    _ratios: dict[tuple[str, str, str], dict[tuple[str, str], list[float]]] = field(default_factory=dict)
+    _ratios: dict[tuple[str, str, str], dict[tuple[str, str], list[MeasuredRow]]] = field(default_factory=dict)
     _measured: dict[tuple[str, str, str, str, str], list[float]] = field(default_factory=dict)
+    _shifts: dict[tuple[str, str, str], tuple[float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -56,8 +72,7 @@ class Calibrated:
             here = (row.framework, row.backend, row.metric)
             self._measured.setdefault((*here, row.model, row.precision), []).append(row.measured)
             if row.mid:
-                by_configuration = self._ratios.setdefault(here, {})
-                by_configuration.setdefault((row.model, row.precision), []).append(math.log(row.measured / row.mid))
+                self._ratios.setdefault(here, {}).setdefault((row.model, row.precision), []).append(row)
 
     def decode_tps(self, work: Work) -> Interval:
         return self._correct("decode_tps", work, self.prior.decode_tps(work))
@@ -72,11 +87,34 @@ class Calibrated:
             mid = median(same)
             basis = f"measured on this machine ({len(same)} {'run' if len(same) == 1 else 'runs'})"
             return Interval(mid / _REPEAT_SPREAD, mid, mid * _REPEAT_SPREAD, basis)
-        ratios = self._ratios.get(here)
-        if not ratios or prior.low is None or prior.mid is None or prior.high is None:
+        if here not in self._ratios or prior.low is None or prior.mid is None or prior.high is None:
             return prior
-        count = len(ratios)
-        shift = median(median(values) for values in ratios.values()) * count / (count + _PRIOR_WEIGHT)
-        factor = math.exp(shift)
-        basis = f"{prior.basis}; moved by {factor:.2f} after {count} measured here"
-        return Interval(prior.low * factor, prior.mid * factor, prior.high * factor, basis)
+        if here not in self._shifts:
+            self._shifts[here] = self._shift(metric, work)
+        shift, count = self._shifts[here]
+        mid = prior.mid * math.exp(shift)
+        narrower = 1 - _NARROWED * _share(count)
+        low, high = (mid * (end / prior.mid) ** narrower for end in (prior.low, prior.high))
+        basis = f"{prior.basis}; moved by {math.exp(shift):.2f} after {count} measured here"
+        return Interval(low, mid, high, basis)
+
+    def _shift(self, metric: str, work: Work) -> tuple[float, int]:
+        """The shift of a framework and backend, and how many configurations it rests on."""
+        logs = []
+        for rows in self._ratios[(work.framework, work.backend, metric)].values():
+            expected = self._predicted_now(metric, work, rows[0])
+            logs.append(median(math.log(row.measured / (expected or row.mid or row.measured)) for row in rows))
+        return shrunk(logs), len(logs)
+
+    def _predicted_now(self, metric: str, work: Work, row: MeasuredRow) -> float | None:
+        """What the model of today says of a configuration that was measured; its plan may be of an older model. None
+        where the model or the precision is not of the knowledge base: the plan's own figure counts then."""
+        try:
+            spec = find_model(row.model)
+            sizes = weights(spec, resolve_precision(row.precision, row.framework)[0], backend=row.backend)
+        except AdvisorError:
+            return None
+        share = spec.active_params / spec.params if spec.active_params else 1.0
+        active = sizes.tensor_bytes * share
+        then = Work(spec, row.framework, row.backend, row.precision, active, 0.0, work.engine, work.threads)
+        return (self.prior.decode_tps(then) if metric == "decode_tps" else self.prior.prefill_tps(then)).mid

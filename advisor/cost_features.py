@@ -1,7 +1,8 @@
 """What the learned correction sees of a Case: numbers in a fixed order, every one known or imputed.
 
-Rates of the engine are left out on purpose: with about a hundred chips, trees would learn chips by heart. What is
-particular to an engine is learned as its own effect (advisor.cost_model), which carries over to engines like it.
+The rates of the engine (ENGINE_RATES) are kept from the trees of a target where cross-validation says so: with about
+a hundred chips, trees learn chips by heart. What is particular to an engine is learned as its own effect
+(advisor.cost_model), which carries over to engines like it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ FEATURES = (
     "log_read_time", "log_active_bytes", "log_active_params", "log_weight_bytes", "bits", "active_share", "layers",
     "log_hidden", "log_vocab", "log_prompt", "prompt_known", "log_cache_share", "memory_share", "count", "recurrent",
     "first_token", "assumed_precision", "legacy_blocks", "importance_blocks", "log_batch", "serving",
-    *(f"backend_{name}" for name in _BACKENDS), *(f"runtime_{name}" for name in _RUNTIMES),
+    *(f"backend_{name}" for name in _BACKENDS), *(f"runtime_{name}" for name in _RUNTIMES), "log_rate", "log_bandwidth",
 )  # fmt: skip
+ENGINE_RATES = ("log_rate", "log_bandwidth")
 INCREASING = {  # what physics says of the logarithm of seconds or bytes, with everything else the same
     "decode": ("log_prompt",),
     "prompt": ("log_prompt",),
+    "first": ("log_prompt",),
     "memory": ("log_prompt", "log_weight_bytes", "log_batch"),
 }
 
@@ -60,4 +63,5 @@ def features(case: Case, metric: str) -> list[float]:
     ]
     values += [float(case.backend == backend) for backend in _BACKENDS]
     values += [float(case.runtime == runtime) for runtime in _RUNTIMES]
+    values += [math.log(case.rate), math.log(case.bandwidth)]
     return values

@@ -11,6 +11,7 @@ exported arrays are evaluated in pure Python, so that a plan imports nothing for
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from advisor.case import Case
 from advisor.cost_features import features
 from knowledge.names import compact
 
-TARGET_OF = {"decode_tps": "decode", "prefill_tps": "prompt", "ttft_ms": "prompt", "peak_mem_gb": "memory"}
+TARGET_OF = {"decode_tps": "decode", "prefill_tps": "prompt", "ttft_ms": "first", "peak_mem_gb": "memory"}
 LEVEL = 0.9
 _MAX_SPREAD = 2.3  # in logarithms: a factor of ten
 
@@ -36,27 +37,36 @@ class Estimate:
     measurements: int
 
 
+Node = float | tuple[int, float, "Node", "Node"]
+"""A leaf's value, or a feature's index, the threshold up to which the first branch holds, and the two branches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Decision trees as flat lists: a node is its feature (-1: a leaf), threshold or value, and its right child; the
-    left child follows its node. `roots` are the first nodes."""
+    """Decision trees whose leaves add up, from `base` on."""
 
-    feature: list[int]
-    value: list[float]
-    right: list[int]
-    roots: list[int]
     base: float
+    trees: tuple[Node, ...]
 
-    def predict(self, row: list[float]) -> float:
-        feature, value, right = self.feature, self.value, self.right
+    def predict(self, row: Sequence[float]) -> float:
         total = self.base
-        for node in self.roots:
-            column = feature[node]
-            while column >= 0:
-                node = node + 1 if row[column] <= value[node] else right[node]
-                column = feature[node]
-            total += value[node]
+        for node in self.trees:
+            while node.__class__ is tuple:
+                column, threshold, low, high = node  # a tuple, as just seen
+                node = low if row[column] <= threshold else high
+            total += node  # type: ignore[operator]  # a leaf
         return total
+
+
+def trees_from(document: dict[str, Any]) -> Trees:
+    """Trees of their JSON, where a node is a list as Node is a tuple."""
+    return Trees(document["base"], tuple(map(_node, document["trees"])))
+
+
+def _node(written: Any) -> Node:
+    if not isinstance(written, list):
+        return float(written)
+    return (written[0], written[1], _node(written[2]), _node(written[3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,9 @@ def traits_of(case: Case) -> Traits:
 
 def likeness(one: Traits, other: Traits, scale: tuple[float, float]) -> float:
     """The covariance of two engines' effects; `scale` are the standard deviations of what engines of a kind share, and
-    of what is each one's own."""
+    of what is each one's own. Engines of different backends tell nothing of one another."""
+    if one.backend != other.backend:
+        return 0.0
     distance = (
         ((one.bandwidth - other.bandwidth) / 1.2) ** 2
         + ((one.rate - other.rate) / 1.2) ** 2
@@ -95,9 +107,9 @@ def likeness(one: Traits, other: Traits, scale: tuple[float, float]) -> float:
         + 0.7 * (one.kind != other.kind)
     )
     shared = scale[0] ** 2 * math.exp(-0.5 * distance)
-    own = scale[1] ** 2 if one.chip == other.chip and one.backend == other.backend else 0.0
+    own = scale[1] ** 2 if one.chip == other.chip else 0.0
     software = (1.0 if one.family == other.family else 0.7) * (1.0 if one.runtime == other.runtime else 0.85)
-    return (1.0 if one.backend == other.backend else 0.25) * software * (shared + own)
+    return software * (shared + own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +125,9 @@ class Unit:
 
 @dataclass(slots=True)
 class Target:
-    """One trained target: `decode` and `prompt` predict the logarithm of seconds, `memory` that of GiB."""
+    """One trained target: the logarithm of seconds (`decode`, `prompt`, `first` token) or of GiB (`memory`).
+
+    `trust` is how much of what was learned counts, by backend (`any`: the others)."""
 
     name: str
     parameters: dict[str, list[float]]
@@ -122,7 +136,7 @@ class Target:
     trees: Trees
     spread: Trees
     quantiles: tuple[float, float]
-    trust: float
+    trust: dict[str, float]
     _effects: dict[Traits, tuple[float, float, str, int]] = field(default_factory=dict)
 
     def physics(self, case: Case, metric: str) -> float:
@@ -148,6 +162,8 @@ class Target:
         total, best, nearest = 0.0, 0.0, None
         whole = self.scale[0] ** 2 + self.scale[1] ** 2
         for unit in self.units:
+            if unit.traits.backend != traits.backend:
+                continue
             alike = likeness(traits, unit.traits, self.scale)
             total += alike * unit.weight
             evidence = alike / whole * unit.models / (unit.models + 0.7)
@@ -159,7 +175,8 @@ class Target:
         """The logarithm, its spread, the evidence, what is nearest and how often that was measured."""
         effect, evidence, nearest, rows = self.effect(traits_of(case))
         values = features(case, metric)
-        mean = self.physics(case, metric) + self.trust * (effect + self.trees.predict(values))
+        trust = self.trust.get(case.backend) or self.trust["any"]
+        mean = self.physics(case, metric) + trust * (effect + self.trees.predict(values))
         values.append(evidence)
         spread = min(_MAX_SPREAD, math.exp(self.spread.predict(values)))
         return mean, spread, evidence, nearest, rows
@@ -209,8 +226,8 @@ def target_from(document: dict[str, Any]) -> Target:
             for unit in document["units"]
         ],
         scale=(document["scale"][0], document["scale"][1]),
-        trees=Trees(**document["trees"]),
-        spread=Trees(**document["spread"]),
+        trees=trees_from(document["trees"]),
+        spread=trees_from(document["spread"]),
         quantiles=(document["quantiles"][0], document["quantiles"][1]),
         trust=document["trust"],
     )

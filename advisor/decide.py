@@ -19,10 +19,11 @@ from advisor.course import compare_with_course
 from advisor.engines import default_threads
 from advisor.instead import ways_instead
 from advisor.judging import Judged
+from advisor.learned import Learned
 from advisor.outranked import outranked
 from advisor.question import ask
 from advisor.search import Rejection, Search, Setting, alternatives, nearest, rejection, rejections_shown, search
-from advisor.speed import CostModel, Roofline
+from advisor.speed import CostModel
 from advisor.steps import make_work
 from advisor.walk import first_of, with_effect
 from knowledge.models import load_models
@@ -43,9 +44,9 @@ def make_plan(
     compare: str | None = None,
 ) -> dict[str, Any]:
     """The plan document for `request` on `profile`. `model` None: the catalogue is searched. `extra_rules` are folders
-    of a site's own rules; `cost_model` is the seam for a learned or calibrated one. `compare` "course" adds what the
+    of a site's own rules; `cost_model` is the seam for a calibrated one. `compare` "course" adds what the
     course would recommend."""
-    setting = Setting(request, profile, load_rules(extra_rules), cost_model or Roofline())
+    setting = Setting(request, profile, load_rules(extra_rules), cost_model or Learned())
     taken_first = first_of(setting.rules.nodes["plan"], setting.facts)
     models = (model,) if model else load_models()
     head = {

@@ -13,6 +13,8 @@ from knowledge.cost_arrays import load_arrays
 from knowledge.model_names import ModelFacts, facts_of_spec
 from knowledge.records import ModelSpec
 
+_MEASURED_SHARE = 0.8  # of the data sheet, what a copy reaches: the model learned from data sheets
+_CORE_BANDWIDTH = 25.0  # 10^9 B/s that one core can ask for
 _ALIKE = 0.3  # evidence below which nothing similar was measured
 
 
@@ -84,6 +86,9 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         return None
     facts = _facts(work)
     weight_bytes = work.active_weight_bytes * facts.params / facts.active_params
+    active_bytes = work.active_weight_bytes
+    if not facts.tied and not facts.is_moe:  # of an embedding of its own, one row is read
+        active_bytes = max(0.5 * active_bytes, active_bytes - facts.vocab * facts.hidden * weight_bytes / facts.params)
     cached = facts.kv_values * CACHED_BYTES
     if prompt is None and cached:
         prompt = max(1.0, work.kv_bytes / cached - (answer or USUAL_ANSWER) / 2)
@@ -91,7 +96,11 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
     kind = "apple" if engine.vendor == "apple" and engine.kind == "gpu" else engine.kind
     if kind == "gpu" and engine.integrated:
         kind = "igpu"
+    bandwidth = engine.bandwidth_gbs
+    if engine.measured:
+        bandwidth /= _MEASURED_SHARE
     if backend == "cpu":
+        bandwidth = min(bandwidth, _CORE_BANDWIDTH * (work.threads or 1))
         rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, work.threads or 1), 1.0
     elif backend == "npu":
         rate, low_bit = engine.int8_tops or USUAL_RATE["npu"], 2.0
@@ -106,9 +115,9 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
     return Case(
         chip=engine.name, vendor=engine.vendor, engine_kind=kind, generation=generation,
         runtime=_PLAN_RUNTIMES.get(work.framework, work.framework), software=work.framework, backend=backend,
-        bandwidth=engine.bandwidth_gbs, rate=rate, low_bit_ratio=low_bit, count=1, memory_gib=None,
+        bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=1, memory_gib=None,
         model=facts.name.lower(), params=facts.params, active_params=facts.active_params,
-        weight_bytes=weight_bytes, active_bytes=work.active_weight_bytes, layers=facts.layers,
+        weight_bytes=weight_bytes, active_bytes=active_bytes, layers=facts.layers,
         hidden=facts.hidden, vocab=facts.vocab, cache_bytes=cached,
         recurrent=facts.recurrent, precision=work.precision.lower(), bits=weight_bytes * 8 / facts.params,
         assumed_precision=False, prompt=prompt, answer=answer, batch=1.0,

@@ -21,6 +21,7 @@ from knowledge.precisions import resolve_precision
 from knowledge.records import Chip
 from knowledge.systems_named import system_facts
 from knowledge.weights import weights
+from probes.from_chip import core_counts
 
 # The family of software that a framework's name belongs to; the first that occurs in the name decides.
 _RUNTIMES = (
@@ -195,7 +196,7 @@ def _rates(chip: Chip | None, kind: str, backend: str, bits: float) -> tuple[flo
     if chip is None:
         return USUAL_RATE.get(kind, 1.0), 2.0
     if backend == "cpu":
-        cores = sum(int(count) for count in re.findall(r"\d+", re.sub(r"-\d+", "", chip.cores))) or 4
+        cores = core_counts(chip.cores)[0] or 4
         return cpu_rate(chip.vendor, frozenset(chip.isa), cores), 1.0
     if backend == "npu":
         return chip.npu_tops or chip.int8_tops or USUAL_RATE["npu"], 2.0

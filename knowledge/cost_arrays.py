@@ -22,7 +22,7 @@ def own_folder() -> Path:
 
 
 def load_arrays(name: str) -> dict[str, Any]:
-    """The document of target `name` (decode, prompt or memory). Raises AdvisorError `bad-cost-model` for a damaged
+    """The document of target `name` (decode, prompt, first or memory). Raises AdvisorError `bad-cost-model` for a damaged
     one that was learned here."""
     own = own_folder() / f"{name}.json"
     if not own.is_file():
@@ -34,7 +34,7 @@ def load_arrays(name: str) -> dict[str, Any]:
     return document
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=4)
 def _shipped(name: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((DATA / f"cost_model_{name}.json").read_text(encoding="utf-8"))
     return document

@@ -109,18 +109,19 @@ def _site_rules() -> tuple[Path, ...]:
 
 
 def _cost_model(profile: HardwareProfile) -> tuple[CostModel, list[str]]:
-    """The roofline, corrected by what runs measured on this very machine; and why not, where the history is broken."""
-    from advisor.speed import Roofline
+    """The learned model, corrected by what runs measured on this very machine; and why not, where the history is
+    broken."""
+    from advisor.learned import Learned
 
     if profile.origin != "probed" or not profile.fingerprint:
-        return Roofline(), []
+        return Learned(), []
     from advisor.calibration import Calibrated
     from executors.history import calibration_rows
 
     try:
-        return Calibrated(Roofline(), calibration_rows(profile.fingerprint)), []
+        return Calibrated(Learned(), calibration_rows(profile.fingerprint)), []
     except AdvisorError as error:
-        return Roofline(), [f"This machine's own measurements were left out. {error.message}"]
+        return Learned(), [f"This machine's own measurements were left out. {error.message}"]
 
 
 def machine(constraints: Constraints) -> HardwareProfile:

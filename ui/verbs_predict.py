@@ -57,14 +57,14 @@ def _answers(data: str | None) -> tuple[list[Any], dict[str, int]]:
     from executors.training import evaluate as judge
     from executors.training.dataset import load_dataset
 
-    if data is not None:
-        return judge.answered_as_installed(_given(Path(data))), {}
-    dataset = load_dataset()
     try:
+        if data is not None:
+            return judge.answered_as_installed(_given(Path(data))), {}
+        dataset = load_dataset()
         return judge.cross_validated(dataset.samples), dataset.left_out
     except ImportError as error:
-        hint = "pip install 'edge-advisor[learn]', or judge the installed model on rows of yours with --data"
-        raise AdvisorError("learn-missing", f"Cross-validation needs scikit-learn ({error}).", hint) from error
+        hint = "pip install 'edge-advisor[learn]'; with --data, numpy is enough"
+        raise AdvisorError("learn-missing", f"Judging needs {error.name}, which is not installed.", hint) from error
 
 
 def _given(path: Path) -> list[Any]:
@@ -81,13 +81,15 @@ def _given(path: Path) -> list[Any]:
 
 def learn_options(parser: Parser) -> None:
     parser.value("--out", "DIR", "write the model there, as the knowledge base ships it, instead of for this user")
+    parser.value("--card", "FILE", "write the accuracy table of this model card anew")
     parser.flag("--no-history", "leave out what runs measured on this machine")
 
 
 def learn(arguments: argparse.Namespace) -> Answer:
     from executors.training.learn import learn as train
 
-    document = train(Path(arguments.out) if arguments.out else None, history=not arguments.no_history)
+    folder, card = (Path(path) if path else None for path in (arguments.out, arguments.card))
+    document = train(folder, history=not arguments.no_history, card=card)
 
     def show() -> None:
         print(f"Learned from {document['rows']} published and {document['own_rows']} own measurements.")

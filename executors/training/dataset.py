@@ -75,7 +75,9 @@ def load_dataset(measurements: Iterable[Measurement] | None = None, *, bounds: b
 
 
 def of_target(samples: Iterable[Sample], target: str) -> list[Sample]:
-    return [sample for sample in samples if TARGET_OF[sample.metric] == target]
+    """The samples that a target learns from: prefill speeds and times to the first token serve each other."""
+    both = ("prompt", "first")
+    return [s for s in samples if TARGET_OF[s.metric] == target or (target in both and TARGET_OF[s.metric] in both)]
 
 
 def weights_of(samples: Sequence[Sample]) -> list[float]:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor.case import METRICS, Case
 from advisor.cost_model import LEVEL, Estimate, value_of
@@ -22,6 +22,9 @@ from advisor.speed import Interval, Roofline, Work
 from executors.training.dataset import Sample, load_dataset
 from knowledge.measurements import Measurement
 from knowledge.records import ModelSpec
+
+if TYPE_CHECKING:
+    from executors.training.fit import Trained
 
 SCHEMA = "advisor.evaluate/1"
 SPLITS = ("unseen chip", "unseen model")
@@ -64,17 +67,24 @@ def cross_validated(samples: Sequence[Sample]) -> list[Answered]:
     """Every sample answered twice: by a model that saw no row of its chip, and by one that saw none of its model."""
     from executors.training.fit import TARGETS, train_target
 
+    return answers_of([train_target(samples, name) for name in TARGETS], samples)
+
+
+def answers_of(trained: Iterable[Trained], samples: Sequence[Sample]) -> list[Answered]:
+    """What training found out about samples that were held out, next to the baselines."""
+    groups = {"unseen chip": lambda sample: sample.chip, "unseen model": lambda sample: sample.model}
     answers = []
-    neighbours = _neighbours(samples)
-    for name in TARGETS:
-        trained = train_target(samples, name)
-        below, above = trained.target.quantiles
-        for held, spread in zip(trained.errors, trained.spreads, strict=True):
-            case, metric = held.sample.case, held.sample.metric
-            logs = (held.predicted - below * spread, held.predicted, held.predicted + above * spread)
-            ends = [value_of(log, case, metric) for log in logs]
-            others = _baselines(held.sample, neighbours[held.split])
-            answers.append(Answered(held.sample, held.split, min(ends), ends[1], max(ends), others))
+    for one in trained:
+        below, above = one.target.quantiles
+        for split, own in groups.items():
+            pairs = [(h, s) for h, s in zip(one.errors, one.spreads, strict=True) if h.split == split]
+            nearest = _nearest_values([held.sample for held, _ in pairs], samples, own)
+            for (held, spread), neighbour in zip(pairs, nearest, strict=True):
+                case, metric = held.sample.case, held.sample.metric
+                logs = (held.predicted - below * spread, held.predicted, held.predicted + above * spread)
+                ends = [value_of(log, case, metric) for log in logs]
+                others = _baselines(held.sample, neighbour)
+                answers.append(Answered(held.sample, split, min(ends), ends[1], max(ends), others))
     return answers
 
 
@@ -82,25 +92,22 @@ def answered_as_installed(measurements: Iterable[Measurement]) -> list[Answered]
     """The rows of a file, answered by the model as it is installed: an honest test only of rows it has not seen."""
     predictor = load_predictor()
     samples = load_dataset(measurements, bounds=False).samples
-    seen = _neighbours(load_dataset().samples)["unseen chip"]
+    nearest = _nearest_values(samples, load_dataset().samples, lambda sample: sample.chip)
     answers = []
-    for sample in samples:
-        estimate: Estimate = predictor.estimate(sample.case, sample.metric)
-        others = _baselines(sample, seen)
-        answers.append(Answered(sample, "given rows", estimate.low, estimate.mid, estimate.high, others))
+    for sample, neighbour in zip(samples, nearest, strict=True):
+        found: Estimate = predictor.estimate(sample.case, sample.metric)
+        answers.append(Answered(sample, "given rows", found.low, found.mid, found.high, _baselines(sample, neighbour)))
     return answers
 
 
 # ---- baselines
 
-_Neighbour = Callable[[Sample], float | None]
 
-
-def _baselines(sample: Sample, nearest: _Neighbour) -> dict[str, float | None]:
+def _baselines(sample: Sample, neighbour: float | None) -> dict[str, float | None]:
     return {
         "roofline": roofline_value(sample.case, sample.metric),
         "0.55 x bandwidth": _peer_value(sample.case, sample.metric),
-        "nearest neighbour": nearest(sample),
+        "nearest neighbour": neighbour,
     }
 
 
@@ -156,28 +163,29 @@ def _peer_value(case: Case, metric: str) -> float | None:
     return case.weight_bytes / 2**30 * 1.2 if metric == "peak_mem_gb" else None
 
 
-def _neighbours(samples: Sequence[Sample]) -> dict[str, _Neighbour]:
-    """For each split, the value of the nearest row that is of another chip (another model), as it stands."""
-    by_metric: dict[str, list[tuple[Sample, tuple[float, ...]]]] = defaultdict(list)
-    for sample in samples:
-        by_metric[sample.metric].append((sample, _place(sample.case)))
+def _nearest_values(
+    asked: Sequence[Sample], known: Sequence[Sample], own: Callable[[Sample], str]
+) -> list[float | None]:
+    """For each sample, the value as it stands of the nearest known row of its metric that is of another group."""
+    import numpy as np
 
-    def nearest(sample: Sample, own: Callable[[Sample], str]) -> float | None:
-        place = _place(sample.case)
-        best: tuple[float, float] | None = None
-        for other, there in by_metric[sample.metric]:
-            if own(other) == own(sample):
-                continue
-            far = sum(abs(a - b) for a, b in zip(place, there, strict=True))
-            far += 2.0 * (other.case.backend != sample.case.backend) + 1.0 * (other.case.runtime != sample.case.runtime)
-            if best is None or far < best[0]:
-                best = (far, other.value)
-        return best[1] if best else None
-
-    return {
-        "unseen chip": lambda sample: nearest(sample, lambda s: s.chip),
-        "unseen model": lambda sample: nearest(sample, lambda s: s.model),
-    }
+    found: list[float | None] = [None] * len(asked)
+    for metric in METRICS:
+        rows = [index for index, sample in enumerate(asked) if sample.metric == metric]
+        others = [sample for sample in known if sample.metric == metric]
+        if not rows or not others:
+            continue
+        places = np.array([_place(sample.case) for sample in others])
+        software = np.array([(sample.case.backend, sample.case.runtime) for sample in others])
+        groups = np.array([own(sample) for sample in others])
+        for index in rows:
+            sample = asked[index]
+            far = np.abs(places - np.array(_place(sample.case))).sum(axis=1)
+            far += 2.0 * (software[:, 0] != sample.case.backend) + 1.0 * (software[:, 1] != sample.case.runtime)
+            far[groups == own(sample)] = np.inf
+            best = int(np.argmin(far))
+            found[index] = others[best].value if np.isfinite(far[best]) else None
+    return found
 
 
 def _place(case: Case) -> tuple[float, ...]:

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from executors.history import list_history
+from executors.training.card import write_card
 from executors.training.dataset import Dataset, Sample, load_dataset
-from knowledge.base import GIB, AdvisorError
+from executors.training.evaluate import answers_of, report
+from knowledge.base import GIB, AdvisorError, write_json
 from knowledge.cost_arrays import own_folder
 from knowledge.measurements import Measurement
 
 _HISTORY_METRICS = ("decode_tps", "prefill_tps", "ttft_ms")
 
 
-def learn(folder: Path | None = None, *, history: bool = True) -> dict[str, Any]:
-    """Train every target and write it to `folder` (default: ADVISOR_HOME/cost_model); what was learned, in figures.
+def learn(folder: Path | None = None, *, history: bool = True, card: Path | None = None) -> dict[str, Any]:
+    """Train every target and write it, with its accuracy, to `folder` (default: ADVISOR_HOME/cost_model); what was
+    learned, in figures. `card` is a model card whose accuracy table is written anew.
 
     Raises AdvisorError `learn-missing` where scikit-learn is not installed.
     """
@@ -30,17 +33,18 @@ def learn(folder: Path | None = None, *, history: bool = True) -> dict[str, Any]
     own = own_samples() if history else ()
     samples: Sequence[Sample] = (*dataset.samples, *own)
     into = folder or own_folder()
-    shipped = folder is not None
-    summary = {}
+    prefix = "cost_model_" if folder is not None else ""
+    summary, found = {}, []
     for name in TARGETS:
         trained = train_target(samples, name)
-        write_target(trained.target, into / (f"cost_model_{name}.json" if shipped else f"{name}.json"))
-        rows = sum(unit.rows for unit in trained.target.units)
-        summary[name] = {
-            "rows": rows,
-            "engines": len(trained.target.units),
-            "quantiles": list(trained.target.quantiles),
-        }
+        found.append(trained)
+        write_target(trained.target, into / f"{prefix}{name}.json")
+        units, quantiles = trained.target.units, trained.target.quantiles
+        summary[name] = {"rows": sum(u.rows for u in units), "engines": len(units), "quantiles": list(quantiles)}
+    accuracy = report(answers_of(found, samples), dataset.left_out)
+    write_json(into / f"{prefix}accuracy.json", accuracy)
+    if card is not None:
+        write_card(card, accuracy)
     return {
         "schema": "advisor.learn/1",
         "folder": str(into),

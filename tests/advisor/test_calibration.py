@@ -33,11 +33,33 @@ def test_the_same_configuration_is_answered_by_its_own_measurements() -> None:
     assert "measured on this machine (3 runs)" in answer.basis
 
 
-def test_one_measurement_moves_another_configuration_by_a_ninth() -> None:
+def test_one_measurement_moves_another_configuration_by_a_third() -> None:
     prior = Roofline().decode_tps(work())
     moved = Calibrated(Roofline(), [Row("other", "Q8_0", 40.0, 20.0)]).decode_tps(work())
     assert prior.mid
-    assert moved.mid == pytest.approx(prior.mid * 2 ** (1 / 9))
+    assert moved.mid == pytest.approx(prior.mid * 2 ** (1 / 3))
+
+
+def test_more_evidence_moves_and_narrows_more() -> None:
+    models = ("one", "two", "three", "four")
+    rows = [Row(model, "Q8_0", 40.0, 20.0) for model in models]
+    found = [Calibrated(Roofline(), rows[:count]).decode_tps(work()) for count in range(5)]
+    mids = [answer.mid or 0.0 for answer in found]
+    widths = [(answer.high or 0.0) / (answer.low or 1.0) for answer in found]
+    assert mids == sorted(mids)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[4] > widths[0] ** 0.6
+
+
+def test_a_plan_by_an_older_model_is_judged_by_the_model_of_today() -> None:
+    """The row says that 1 tok/s was predicted; what counts is what the same model says of it now."""
+    today = Roofline().decode_tps(work("Qwen2.5-0.5B-Instruct", "Q8_0")).mid
+    assert today
+    rows = [Row("Qwen/Qwen2.5-0.5B-Instruct", "Q8_0", 60.0, 1.0)]
+    moved, plain = Calibrated(Roofline(), rows).decode_tps(work()).mid, Roofline().decode_tps(work()).mid
+    assert moved
+    assert plain
+    assert moved / plain < 2.5
 
 
 def test_repeats_of_one_configuration_count_once() -> None:

@@ -1,0 +1,81 @@
+"""The accuracy of the cost model is a regression test: no partition may get worse than the committed table by more than
+its noise. Needs the extra `learn`; a minute on two cores."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from advisor.cost_model import LEVEL
+from knowledge.cost_arrays import load_arrays
+from knowledge.tables import DATA
+
+pytest.importorskip("sklearn", reason="the extra `learn` is not installed")
+
+from executors.training.dataset import load_dataset, of_target
+from executors.training.evaluate import cross_validated, report, worse_than
+from executors.training.export import document_of
+from executors.training.fit import DEFAULTS, fit_target, fit_trees
+
+TABLE = DATA / "cost_model_accuracy.json"
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    dataset = load_dataset()
+    return report(cross_validated(dataset.samples), dataset.left_out)
+
+
+def partition(document: dict[str, Any], metric: str, kind: str = "all") -> dict[str, Any]:
+    return next(
+        p
+        for p in document["partitions"]
+        if (p["metric"], p["framework"], p["device_kind"], p["split"]) == (metric, "all", kind, "both")
+    )
+
+
+@pytest.mark.slow
+def test_no_partition_is_worse_than_the_committed_table(found: dict[str, Any]) -> None:
+    assert worse_than(json.loads(TABLE.read_text(encoding="utf-8")), found) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["decode_tps", "prefill_tps", "peak_mem_gb"])
+def test_what_is_learned_beats_every_baseline(found: dict[str, Any], metric: str) -> None:
+    part = partition(found, metric)
+    assert all(part["within_30"] > baseline["within_30"] for baseline in part["baselines"].values())
+
+
+@pytest.mark.slow
+def test_intervals_hold_as_often_as_they_say(found: dict[str, Any]) -> None:
+    for metric in ("decode_tps", "prefill_tps", "ttft_ms", "peak_mem_gb"):
+        assert abs(partition(found, metric)["coverage"] - LEVEL) < 0.06
+
+
+@pytest.mark.slow
+def test_the_shipped_arrays_are_what_training_gives() -> None:
+    samples = of_target(load_dataset().samples, "memory")
+    fresh = json.loads(json.dumps(document_of(fit_target(samples, "memory", DEFAULTS["memory"]))))
+    shipped = load_arrays("memory")
+    for key in ("parameters", "units", "scale", "trees"):
+        assert fresh[key] == shipped[key], key
+
+
+def test_exported_trees_predict_what_scikit_learn_predicts() -> None:
+    import numpy as np
+
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(300, 5))
+    goal = rows[:, 0] * 2 + np.sin(3 * rows[:, 1]) + chance.normal(size=300) / 10
+    trees, expected = fit_trees(rows, goal, np.ones(300), [0], max_iter=30, max_leaf_nodes=8, min_samples_leaf=9)
+    assert [trees.predict(list(row)) for row in rows] == pytest.approx(list(expected), abs=1e-4)
+
+
+def test_a_partition_that_fell_is_named() -> None:
+    part = {"metric": "decode_tps", "framework": "all", "device_kind": "all", "split": "both", "n": 1000}
+    before = {"partitions": [part | {"within_30": 0.8, "coverage": 0.9}]}
+    assert worse_than(before, {"partitions": [part | {"within_30": 0.78, "coverage": 0.9}]}) == []
+    (words,) = worse_than(before, {"partitions": [part | {"within_30": 0.7, "coverage": 0.9}]})
+    assert "within 30 % fell from 80.0% to 70.0%" in words
