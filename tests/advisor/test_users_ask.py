@@ -99,7 +99,6 @@ def test_ai_playground_564_an_npu_gets_no_model_without_evidence_that_it_loads()
 
 
 def test_openvino_36270_the_vendor_s_own_framework_is_not_always_first() -> None:
-    assert first("Llama-3.1-8B-Instruct", target="gpu", **LUNAR_LAKE)["framework"] == "openvino"
     assert first("granite-4.0-h-tiny", target="gpu", **LUNAR_LAKE)["framework"] == "llama.cpp"
     theirs = first("granite-4.0-h-tiny", target="gpu", framework="openvino", **LUNAR_LAKE)
     assert "openvino issue 36270" in {reason["source"] for reason in theirs["reasons"]}
