@@ -114,13 +114,14 @@ def runtimes(runs: Sequence[tuple[Path, Document]]) -> list[str]:
     header = ("", "KL: weights against the reference", "KL: runtime against its weights",
               "top-1: weights against the reference", "top-1: runtime against its weights")  # fmt: skip
     words = (
-        "MLX's CPU kernel for packed weights sums in the 16-bit type. What that costs is the runtime's on this machine "
-        "and not the artifact's: the weights are judged unpacked, in 32 bits. Its Metal kernels were not run."
+        "MLX's CPU kernel for packed weights sums in the 16-bit type (here float16; in bfloat16 it is off by more). "
+        "What that costs is the runtime's on this machine and not the artifact's: the weights are judged unpacked, in "
+        "32 bits. Its Metal kernels were not run."
     )
     return ["## What quantization lost, and what the runtime does", "", words, "", *table(header, rows)]
 
 
-def document(runs: Sequence[tuple[Path, Document]]) -> str:
+def document(runs: Sequence[tuple[Path, Document]], how: str) -> str:
     environment = runs[0][1]["environment"]
     versions = dict.fromkeys(report["framework_version"] for _, report in runs)
     memory = environment["memory_bytes"] / 2**30
@@ -138,7 +139,7 @@ def document(runs: Sequence[tuple[Path, Document]]) -> str:
     head = [
         "# Four frameworks, one model",
         "",
-        f"Written by `make bench-frameworks` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}; runs of {days}.",
+        f"Written by {how} on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}; runs of {days}.",
         "",
         f"- Machine: {escape(where)}; shared with other work, so that speeds are rough and their ratios better",
         f"- Versions: {escape(', '.join(versions))}; advisor {escape(environment['advisor'])}",
@@ -166,7 +167,10 @@ def main() -> int:
         workdir = (arguments.workdir or Path(temporary)).absolute()
         workdir.mkdir(parents=True, exist_ok=True)
         runs = finished(arguments.runs) if arguments.runs else list(run_all(workdir, arguments.only))
-        arguments.out.write_text(document(runs), encoding="utf-8")
+        how = "`make bench-frameworks`"
+        if arguments.runs:
+            how = "`benchmarks/frameworks.py --runs` from runs that were made one by one"
+        arguments.out.write_text(document(runs, how), encoding="utf-8")
     print(f"wrote {arguments.out}")
     return 0
 

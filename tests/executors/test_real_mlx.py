@@ -89,16 +89,15 @@ def test_six_bits_pass_with_their_figures(run: tuple[Path, dict[str, Any]]) -> N
     assert predicted["peak_rss_bytes"]["measured"] == pytest.approx(predicted["peak_rss_bytes"]["mid"], rel=0.15)
 
 
-def test_the_kernel_s_defect_is_told_from_what_quantization_lost(run: tuple[Path, dict[str, Any]]) -> None:
-    """The CPU kernel for packed weights is wrong in 16 bits (mlx 0.32.4): where this fails, it was repaired."""
+def test_a_report_has_one_figure_for_the_weights_and_one_for_the_runtime(run: tuple[Path, dict[str, Any]]) -> None:
+    """In float16 the CPU's kernel is off by little: what the artifact lost, it lost by quantization."""
     folder, report = run
     weights, runtime = (report["validation"][tier]["kl_divergence"]["mean"] for tier in ("distribution", "runtime"))
-    assert weights < 0.05 < runtime
-    gates = {gate["id"]: gate for gate in report["gates"]}
-    assert (gates["quality"]["result"], gates["runtime"]["result"]) == ("pass", "fail")
-    assert gates["runtime"]["level"] == "advisory"
+    assert 0 < runtime < 0.005 < weights < 0.05
+    gate = next(gate for gate in report["gates"] if gate["id"] == "runtime")
+    assert (gate["result"], gate["level"]) == ("pass", "advisory")
     for name in ("report.md", "report.html"):
-        assert "a defect of the runtime here" in (folder / name).read_text()
+        assert "what it computes is what the weights say" in (folder / name).read_text()
 
 
 def test_no_item_of_the_checklist_fails(run: tuple[Path, dict[str, Any]]) -> None:
