@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,7 +31,7 @@ class Repo:
 
     @property
     def commit(self) -> str:
-        return hashlib.sha1(b"".join(self.files[name] for name in sorted(self.files))).hexdigest()
+        return _commit(*(self.files[name] for name in sorted(self.files)))
 
 
 @dataclass
@@ -190,9 +191,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+@lru_cache(maxsize=256)
+def _commit(*bodies: bytes) -> str:
+    return hashlib.sha1(b"".join(bodies)).hexdigest()
+
+
+@lru_cache(maxsize=256)
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+@lru_cache(maxsize=256)
 def _git_sha1(body: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
