@@ -10,7 +10,6 @@ from profile_leaves import without_source
 
 from knowledge.base import EXIT_BAD_INPUT, EXIT_NEEDS_INPUT, GIB, AdvisorError, write_json
 from probes.declared import declared_profile
-from knowledge.base import write_json
 from probes.profile import HardwareProfile, load_profile
 
 VENDORS = ["intel", "amd", "nvidia", "apple", "qualcomm", "arm", "rockchip", "other"]
