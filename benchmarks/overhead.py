@@ -56,7 +56,7 @@ def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
         "reference": str(folder / f"reference{form}"),
         "artifact": str(folder / f"made{form}"),
         "passes": [{"parts": parts_of(step.get("roles", [])), **step} for step in passes],
-        "onnx": {"passes": [{**step, "parts": olive.parts_of(step["roles"])} for step in onnx["passes"]]},
+        "onnx": {"passes": [{**step, "parts": olive.parts_of(step.get("roles", []))} for step in onnx["passes"]]},
         "scores": str(folder / "scores.f16"),
         "text": str(TEXT),
         "threads": work["threads"],
