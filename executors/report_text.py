@@ -110,8 +110,8 @@ def _runtime(document: Mapping[str, Any]) -> list[str]:
     figure = quantity("kl_divergence", found["kl_divergence"]["mean"])
     words = (
         f"The weights were judged unpacked, in 32 bits: {quantity('kl_divergence', weights)} from the reference. "
-        f"{document['framework']} on this {'/'.join(found.get('devices', ())) or 'machine'} computes {figure} away from "
-        f"these weights"
+        f"{document['framework']} on this {'/'.join(found.get('devices', ())) or 'machine'} computes {figure} "
+        f"away from these weights"
     )
     if gate["result"] == "fail":
         return [f"{words}: a defect of the runtime here, which no quantization causes and no other device need share."]

@@ -22,8 +22,8 @@ def own_folder() -> Path:
 
 
 def load_arrays(name: str) -> dict[str, Any]:
-    """The document of target `name` (decode, prompt, first or memory). Raises AdvisorError `bad-cost-model` for a damaged
-    one that was learned here."""
+    """The document of target `name` (decode, prompt, first or memory). Raises AdvisorError `bad-cost-model` for
+    a damaged one that was learned here."""
     own = own_folder() / f"{name}.json"
     if not own.is_file():
         return _shipped(name)

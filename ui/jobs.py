@@ -135,7 +135,8 @@ def recorded(run_dir: Path, listener: Callable[[Event], None]) -> Iterator[Calla
     try:
         yield listen
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _take(now: dict[str, Any], event: Event) -> None:

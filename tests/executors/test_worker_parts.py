@@ -32,7 +32,17 @@ def test_a_worker_imports_only_what_an_isolated_environment_has(path: Path) -> N
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add(str(node.module).split(".")[0])
-    frameworks = {"llama_cpp", "openvino", "openvino_genai", "nncf", "tokenizers", "transformers"}
+    frameworks = {
+        "llama_cpp",
+        "openvino",
+        "openvino_genai",
+        "nncf",
+        "olive",
+        "onnx",
+        "onnxruntime",
+        "onnxruntime_genai",
+    }
+    frameworks |= {"mlx", "mlx_lm", "tokenizers", "transformers", "optimum", "convert_hf_to_gguf"}
     assert names - sys.stdlib_module_names <= {"numpy", "jinja2"} | frameworks
 
 

@@ -150,7 +150,7 @@ def test_needs_input_leads_with_every_vendor_s_answer(call) -> None:
 
 
 def test_infeasible_says_what_would_have_to_change(call) -> None:
-    result = call("plan", "--framework", "mlx", "--os", "windows", "--ram", "16GB")
+    result = call("plan", "--framework", "olive", "--os", "linux", "--ram", "1GB")
     assert result.code == 4
     assert result.out.strip().startswith("Nothing fits.")
     assert "What would have to change" in result.out
