@@ -1,7 +1,7 @@
-"""The commands of a plan are those of current tools: every flag is in the help of its tool, none is deprecated.
+"""The commands of a plan are those of current tools: every flag is known, none is deprecated.
 
-Flags as listed by the help of olive-ai 0.13.0, optimum-intel 2.2.0, mlx-lm 0.32.2 and huggingface_hub 1.33, and by
-llama.cpp's tools of llama-cpp-python 0.3.36; read 2026-11-24.
+Flags as listed by the help of olive-ai 0.13.0, optimum-intel 2.2.0, mlx-lm 0.32.2 and huggingface_hub 1.33, read
+2026-11-24; those of llama.cpp's programs from general knowledge, as none of them is installed here.
 """
 
 from itertools import pairwise
