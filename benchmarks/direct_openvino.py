@@ -52,7 +52,11 @@ def compress(job: dict[str, Any], text: str) -> None:
         parts = step["parts"]
         options = {"mode": nncf.CompressWeightsMode(step["mode"])}
         if parts:
-            options["ignored_scope"] = nncf.IgnoredScope(patterns=[f"^(?!.*({'|'.join(parts)})).*$"], validate=False)
+            large = (op for op in model.get_ordered_ops() if op.get_type_name() == "Constant" and op.data.size > 2**14)
+            others = [
+                op.get_friendly_name() for op in large if not any(part in op.get_friendly_name() for part in parts)
+            ]
+            options["ignored_scope"] = nncf.IgnoredScope(names=others, validate=False)
         if not step["mode"].startswith("int8"):
             options |= {"group_size": step["group_size"], "ratio": step["ratio"]}
         model = nncf.compress_weights(model, **options)
