@@ -69,6 +69,11 @@ def note(words: str) -> None:
     st.markdown(f":small[:gray[{words}]]")
 
 
+def table(rows: list[dict[str, str]]) -> None:
+    """A table of words; its cells are Markdown to Streamlit, where `>= 95 %` would be a quotation."""
+    st.table([{column: plain(words) for column, words in row.items()} for row in rows])
+
+
 def picture(svg: str) -> None:
     st.markdown(svg, unsafe_allow_html=True)
 

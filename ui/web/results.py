@@ -16,7 +16,7 @@ from knowledge.rule_graph import graph_of
 from knowledge.rules import load_rules
 from ui.command import to_json
 from ui.terminal import duration, gib, interval, share
-from ui.web.parts import note, picture, plain, safe
+from ui.web.parts import note, picture, plain, safe, table
 from ui.web.tree import tree_html
 
 Document = dict[str, Any]
@@ -104,9 +104,7 @@ def _show_why(plan: Document) -> None:
     note(f"Quality: {plain(quality['metric'])}; {plain(quality['basis'])}, {plain(quality['source'])}")
     if best["memory"].get("parts"):
         with st.expander("Memory, part by part"):
-            st.table(
-                [{"part": p["name"], "size": gib(p["bytes"]), "from": p["source"]} for p in best["memory"]["parts"]]
-            )
+            table([{"part": p["name"], "size": gib(p["bytes"]), "from": p["source"]} for p in best["memory"]["parts"]])
 
 
 def _show_speed(rows: list[Document]) -> None:

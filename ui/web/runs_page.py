@@ -13,7 +13,7 @@ from knowledge.base import AdvisorError
 from ui import jobs
 from ui.terminal import duration
 from ui.view_run import quantity
-from ui.web.parts import note, picture, plain, show_error
+from ui.web.parts import note, picture, plain, show_error, table
 
 Document = dict[str, Any]
 GOOD, BAD, OPEN, UNSURE = (
@@ -111,7 +111,7 @@ def _show_report(report: Document) -> None:
     ]  # fmt: skip
     if gates:
         st.markdown("**Gates**")
-        st.table(gates)
+        table(gates)
     rungs = [rung for rung in report.get("rungs", []) if rung["quality_retention"] is not None]
     limit = next((g["value"] for g in report["gates"] if g["metric"] == "quality_retention"), None)
     if rungs and limit is not None:
