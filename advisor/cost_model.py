@@ -37,8 +37,9 @@ class Estimate:
     measurements: int
 
 
-Node = float | tuple[int, float, "Node", "Node"]
-"""A leaf's value, or a feature's index, the threshold up to which the first branch holds, and the two branches."""
+Node = tuple[Any, float, Any, Any]
+"""A feature's index, the threshold up to which the first branch holds, and both branches; or, as a leaf, None and its
+value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +51,30 @@ class Trees:
 
     def predict(self, row: Sequence[float]) -> float:
         total = self.base
-        for node in self.trees:
-            while node.__class__ is tuple:
-                column, threshold, low, high = node  # a tuple, as just seen
-                node = low if row[column] <= threshold else high
-            total += node  # type: ignore[operator]  # a leaf
+        for column, value, low, high in self.trees:
+            while column is not None:
+                column, value, low, high = low if row[column] <= value else high
+            total += value
         return total
+
+    def as_json(self) -> dict[str, Any]:
+        """What `trees_from` reads: a node is a list, a leaf a number."""
+        return {"base": self.base, "trees": [_written(node) for node in self.trees]}
 
 
 def trees_from(document: dict[str, Any]) -> Trees:
-    """Trees of their JSON, where a node is a list as Node is a tuple."""
+    """Trees of their JSON, where a node is a list and a leaf a number."""
     return Trees(document["base"], tuple(map(_node, document["trees"])))
+
+
+def _written(node: Node) -> Any:
+    column, value, low, high = node
+    return value if column is None else [column, value, _written(low), _written(high)]
 
 
 def _node(written: Any) -> Node:
     if not isinstance(written, list):
-        return float(written)
+        return (None, float(written), None, None)
     return (written[0], written[1], _node(written[2]), _node(written[3]))
 
 

@@ -20,8 +20,8 @@ def document_of(target: Target) -> dict[str, Any]:
         "parameters": target.parameters,
         "units": [_unit(unit) for unit in target.units],
         "scale": list(target.scale),
-        "trees": asdict(target.trees),
-        "spread": asdict(target.spread),
+        "trees": target.trees.as_json(),
+        "spread": target.spread.as_json(),
         "quantiles": list(target.quantiles),
         "trust": target.trust,
     }

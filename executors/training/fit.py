@@ -179,7 +179,7 @@ def export_trees(model: HistGradientBoostingRegressor) -> Trees:
     def node_of(nodes: Any, index: int) -> Node:
         node = nodes[index]
         if node["is_leaf"]:
-            return round(float(node["value"]), 6)
+            return (None, round(float(node["value"]), 6), None, None)
         low, high = node_of(nodes, int(node["left"])), node_of(nodes, int(node["right"]))
         return (int(node["feature_idx"]), _short(float(node["num_threshold"])), low, high)
 

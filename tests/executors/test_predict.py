@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.case import METRICS
+from advisor.cost_model import target_from
 from advisor.learned import load_predictor
 from advisor.workload import case_of_row
 from executors.batch import predict_file
 from knowledge.base import AdvisorError
+from knowledge.cost_arrays import load_arrays
 from knowledge.measurements import COLUMNS
 
 ROW = {
@@ -150,3 +152,11 @@ def test_five_thousand_rows_take_less_than_ten_seconds(tmp_path: Path) -> None:
     begin = time.process_time()
     answers(tmp_path, rows)
     assert time.process_time() - begin < 10 / 5
+
+
+@pytest.mark.parametrize("name", ["decode", "prompt", "first", "memory"])
+def test_trees_are_written_as_they_were_read(name: str) -> None:
+    document = load_arrays(name)
+    target = target_from(document)
+    assert target.trees.as_json() == document["trees"]
+    assert target.spread.as_json() == document["spread"]
