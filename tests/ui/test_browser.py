@@ -121,6 +121,7 @@ def click(window: Any, selector: str, words: str) -> None:
 def take(window: Any, name: str) -> None:
     """Keep a picture of the window, where somebody asked for pictures."""
     if folder := os.environ.get("ADVISOR_SCREENSHOTS"):
+        time.sleep(2)  # tables are drawn late
         window.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
