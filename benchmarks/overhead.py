@@ -103,7 +103,7 @@ def checkpoint(folder: Path) -> Path:
 def _script(name: str, python: Path, job: dict[str, Any]) -> dict[str, float]:
     command = [str(python), str(Path(__file__).with_name(name))]
     done = subprocess.run(command, input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True)
-    seconds: dict[str, float] = json.loads(done.stdout)
+    seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # frameworks print there as well
     return seconds
 
 
