@@ -96,9 +96,9 @@ def test_the_reader_of_calls_sees_strangers(tmp_path: Path) -> None:
     log.write_text(
         "connect(3<TCP:[1]>, {sa_family=AF_INET, sin_port=htons(443)}, 16) = -1 ENETUNREACH\n"
         'openat(AT_FDCWD</x>, "a", O_RDONLY) = 3</etc/passwd>\n'
-        '12 openat(AT_FDCWD</x>, "a", O_WRONLY|O_CREAT, 0644) = 3</root/.cache/a>\n'
+        '12 openat(AT_FDCWD</x>, "a", O_WRONLY|O_CREAT, 0644) = 3</elsewhere/.cache/a>\n'
         'openat(AT_FDCWD</x>, "/run/a", O_WRONLY|O_CREAT, 0644) = 3</run/a>\n'
-        'mkdir("/root/.olive", 0777) = 0\n'
-        'mkdir("/root/.hidden", 0777) = -1 EEXIST (File exists)\n'
+        'mkdir("/elsewhere/.olive", 0777) = 0\n'
+        'mkdir("/elsewhere/.hidden", 0777) = -1 EEXIST (File exists)\n'
     )
     assert [line.split("(")[0].split()[-1] for line in strange(log, ("/run",))] == ["connect", "openat", "mkdir"]
