@@ -54,6 +54,18 @@ def prefill(model: Model, tokens: Tokens) -> Logits:
     return logits
 
 
+def feed_all(model: Model, tokens: Tokens, position: int, *, every: bool) -> Logits:
+    """Evaluate `tokens`, which follow `position` others, in batches: the logits after each, or after the last one.
+
+    The logits are the caller's own.
+    """
+    size = model.batch_tokens
+    rows = [
+        model.feed(tokens[at : at + size], position + at, every=every).copy() for at in range(0, len(tokens), size)
+    ]
+    return np.concatenate(rows) if every else rows[-1]
+
+
 def teacher_forced(model: Model, tokens: Tokens, window: int) -> Iterator[tuple[Logits, Tokens]]:
     """Logits for `tokens[1:]`, each predicted from what precedes it in its window of `window` tokens.
 

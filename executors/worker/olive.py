@@ -59,11 +59,7 @@ def choose(request: Request) -> dict[str, Any]:
 
     def evaluate(tokens: evaluation.Tokens, position: int, every: bool) -> evaluation.Logits:
         """See choices.Evaluate."""
-        size = model.batch_tokens
-        rows = [
-            model.feed(tokens[at : at + size], position + at, every=every).copy() for at in range(0, len(tokens), size)
-        ]
-        return np.concatenate(rows) if every else rows[-1]
+        return evaluation.feed_all(model, tokens, position, every=every)
 
     return choices.answer(
         request["items"],
