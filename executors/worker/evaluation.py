@@ -60,9 +60,7 @@ def feed_all(model: Model, tokens: Tokens, position: int, *, every: bool) -> Log
     The logits are the caller's own.
     """
     size = model.batch_tokens
-    rows = [
-        model.feed(tokens[at : at + size], position + at, every=every).copy() for at in range(0, len(tokens), size)
-    ]
+    rows = [model.feed(tokens[at : at + size], position + at, every=every).copy() for at in range(0, len(tokens), size)]
     return np.concatenate(rows) if every else rows[-1]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import llama_cpp as llama
 import numpy as np
 
-from . import choices
+from . import choices, evaluation
 from .evaluation import Logits, Tokens
 from .llama_session import SCORE_BATCH, Session, open_session
 from .protocol import Request
@@ -38,16 +38,6 @@ class _Rewinding:
         memory = llama.llama_get_memory(self.session.context)
         if position == 0 or not llama.llama_memory_seq_rm(memory, 0, position, -1):
             self.session.clear()
-            self._feed(self.past[:position], 0, every=False)
+            evaluation.prefill(self.session, self.past[:position])
         self.past = np.concatenate([self.past[:position], tokens])
-        return self._feed(tokens, position, every=every)
-
-    def _feed(self, tokens: Tokens, position: int, *, every: bool) -> Logits:
-        size = self.session.batch_tokens
-        rows = [
-            self.session.feed(tokens[at : at + size], position + at, every=every).copy()
-            for at in range(0, len(tokens), size)
-        ]
-        if not rows:
-            return np.empty((0, self.session.vocabulary), np.float32)
-        return np.concatenate(rows) if every else rows[-1]
+        return evaluation.feed_all(self.session, tokens, position, every=every)
