@@ -96,11 +96,13 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def benchmark(job: dict[str, Any], text: bytes) -> None:
-    """A warming pair and then the timed ones, reference and artifact in turn, each loaded anew."""
+    """A warming pair and then the timed ones, reference and artifact in turn, each loaded anew and warmed up."""
     for _ in range(job["pairs"] + 1):
         for path in (job["reference"], job["artifact"]):
             model = Model(path, job["bench_context"], 512, job["threads"])
-            model.generate(model.tokens(text)[: job["prompt_tokens"]], job["decode_tokens"])
+            prompt = model.tokens(text)[: job["prompt_tokens"]]
+            model.generate(prompt[:8], 1)
+            model.generate(prompt, job["decode_tokens"])
             model.close()
 
 
