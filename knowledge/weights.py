@@ -25,6 +25,10 @@ _OPENVINO_XML = 2_350_000  # 2.1 to 2.6 MB, own measurement
 _ONNX_GRAPH = 250_000
 _TOKENIZER_JSON = 1.96  # times its bytes in a GGUF: own measurement, SmolLM2 as transformers 5.5 writes it
 _SAFETENSORS_ENTRY = 110
+# Of an encoder's folder besides weights: bytes per layer of the graph, times its tokenizer.json (own measurement,
+# all-MiniLM-L6-v2, 2026-11-28: graph and configuration; in OpenVINO tokenizer and detokenizer as graphs of their own).
+_ENCODER_IR = (56_000, 2.04)
+_ENCODER_ONNX = (13_500, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,11 @@ def _as_stored(spec: ModelSpec, precision: Precision) -> WeightSizes:
     )
 
 
+def _encoder_extra(spec: ModelSpec, measured: tuple[int, float]) -> int:
+    per_layer, tokenizers = measured
+    return per_layer * spec.layers + round(tokenizers * (spec.tokenizer_bytes or tokenizer_bytes(spec.vocab)))
+
+
 def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> WeightSizes:
     note = ""
     if precision.scheme == "gguf":
@@ -130,13 +139,14 @@ def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> W
         extra = gguf_header_bytes(spec) + _padding(parts)
     elif precision.scheme == "openvino":
         parts = list(openvino_parts(spec, precision))
-        extra = _OPENVINO_XML + tokenizer_bytes(spec.vocab)
+        extra = _encoder_extra(spec, _ENCODER_IR) if spec.is_encoder else _OPENVINO_XML + tokenizer_bytes(spec.vocab)
     elif precision.scheme == "mlx":
         parts = list(mlx_parts(spec, precision))
         extra = _SAFETENSORS_ENTRY * 3 * sum(p.group.count for p in parts) + tokenizer_bytes(spec.vocab)
     else:
         parts = list(onnx_parts(spec, precision, side))
         extra = _ONNX_GRAPH + round(_TOKENIZER_JSON * tokenizer_bytes(spec.vocab))
+        extra = _encoder_extra(spec, _ENCODER_ONNX) if spec.is_encoder else extra
         note = "sizes of ONNX models are those of one version of the builder: others share other tensors"
     by_role: dict[str, int] = {}
     by_type: dict[str, int] = {}

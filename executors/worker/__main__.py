@@ -18,6 +18,8 @@ FRAMEWORKS = {
     "openvino": "openvino",
     "olive": "olive",
     "mlx": "mlx",
+    "openvino-embedding": "openvino_embedding",
+    "olive-embedding": "olive_embedding",
     "toolchain": "toolchain",
     "checkpoint": "checkpoint",
     "export": "export",
