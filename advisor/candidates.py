@@ -196,7 +196,7 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
             "measure": modalities()[spec.modality].measure,
             "encoder": spec.is_encoder,
             "executed": kind_of(spec, row.framework, row.backend) == "embedding" if spec.is_encoder else None,
-            "encoder_precisions": ", ".join(precisions_of(spec, row.framework, row.backend)) or None,
+            "encoder_made": next(iter(precisions_of(spec, row.framework, row.backend)), None),
             "memory_limit": memory_limit(spec),
             "architecture": spec.architecture,
             "architecture_served": architecture_served(spec.architecture, row.framework, row.backend),

@@ -1,9 +1,9 @@
 """Encoders as artifacts: which plans advisor runs, the recipes of their steps, the gates that judge them.
 
-Gates: quality is what the vectors and the order that they rank in keep (executors.embedding_tiers), at least 95 %. Memory
-is counted in the same unit as of language models, tensor bytes over 2 bytes per parameter; 8 bits are a half of that, and
-cannot be less: the scales of the rows come on top, and norms and biases stay in 32 bits. So the limit is .55 and not .5,
-a tenth above the half; of the 32 bits that encoders are published in it is 27.5 %. There is no decoding to time.
+Gates: quality is what the vectors and the order that they rank in keep (executors.embedding_tiers), at least 95 %.
+Memory is counted in the same unit as of language models, tensor bytes over 2 bytes per parameter; 8 bits are a half of
+that and cannot be less, since the scales of the rows come on top and norms and biases stay in 32 bits. So the limit is
+.55 and not .5, a tenth above the half: 27.5 % of the 32 bits that encoders are published in. Nothing is decoded.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ _CACHE_BYTES = {
     ("olive", "q8_0"): 1.0625,
     ("olive", "q4_0"): 0.5625,
 }
+_LAYER_SHARES = {"layers": 1.0, "half-layers": 0.5}  # of an encoder's layers, held a second time
 _UNIFIED_BACKENDS = ("metal",)
 _NPU_BACKENDS = ("openvino-npu", "qnn", "vitisai", "hexagon")
 _VOCABULARY_BYTES = 204  # a token and its merge, in the loaded tokenizer (gguf-parser-go @8dc7a62)
@@ -200,9 +201,9 @@ def memory_need(
             held = (*held, ("their rearranged copy", wide, row.source))
     elif "*" in row.repack_types:
         evictable = sizes.tensor_bytes
-    elif "layers" in row.repack_types:
+    for share in (_LAYER_SHARES[kind] for kind in row.repack_types if kind in _LAYER_SHARES):
         layers = sum(size for role, size in sizes.by_role.items() if role.startswith(("attn_", "ffn_")))
-        held = (*held, ("the layers' matrices, packed", layers, row.source))
+        held = (*held, ("the layers' matrices, packed", round(share * layers), row.source))
     return MemoryNeed(
         weights_bytes=sum(size for _, size, _ in held),
         kv_bytes=sum(size for _, size, _ in cache),

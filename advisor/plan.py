@@ -92,8 +92,9 @@ class AcquireSettings(_Document):
 
 class ConvertSettings(_Document):
     """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized), and of
-    that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits, for
-    `format` mlx an MLX folder; of an encoder, in 32 bits for every format. For `format` olive no reference: what Olive needs on another host for `workflow`."""
+    that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits, for `format` mlx an
+    MLX folder. Of an encoder all of them are in 32 bits. For `format` olive no reference: what Olive needs on another
+    host for `workflow`."""
 
     kind: Literal["convert"] = "convert"
     input: RunPath
@@ -235,7 +236,8 @@ class Gate(_Document):
     id: Identifier
     metric: Literal[
         "integrity", "smoke", "quality_retention", "memory_ratio", "decode_ratio", "peak_rss_bytes", "kl_divergence",
-        "same_top1", "cosine_similarity", "top_overlap", "runtime_kl_divergence", "task_retention", "decode_tps", "ttft_ms",
+        "same_top1", "cosine_similarity", "top_overlap", "runtime_kl_divergence", "task_retention", "decode_tps",
+        "ttft_ms",
     ]  # fmt: skip
     op: Literal[">=", "<=", "=="]
     value: Number

@@ -1,7 +1,7 @@
 """Encoders (sentence-embedding models), the second kind of artifact: plan steps as worker requests, by framework.
 
-The reference is the checkpoint itself in 32 bits, in the framework's own format; the artifact has its weights in 8. What
-a framework brings is how to make both; judging them is the same code (executors.embedding_tiers).
+The reference is the checkpoint itself in 32 bits, in the framework's own format; the artifact has its weights in 8.
+What a framework brings is how to make both; judging them is the same code (executors.embedding_tiers).
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def model_card(document: Mapping[str, Any]) -> str:
     front: dict[str, Any] = {}
     if base:
         front |= {"base_model": printable(base), "base_model_relation": "quantized"}
-    kind = document["kind"]
+    kind = document.get("kind", "text")
     framework = framework_named(document["framework"]).of(kind)
     front |= {"library_name": framework.hub_library, "pipeline_tag": _PIPELINES[kind]}
     front |= {**_licence(document["licence"]), "tags": list(framework.hub_tags)}

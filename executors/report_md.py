@@ -121,8 +121,8 @@ def _agreement(found: Mapping[str, Any]) -> list[str]:
         ("nDCG, artifact over reference", f"{ndcg['ratio']:.4f}", _error(ndcg)),
     ]
     text = (
-        f"{found['texts']} texts, {found['queries']} queries put to {found['documents']} documents; standard errors from "
-        "a bootstrap over groups of texts."
+        f"{found['texts']} texts, {found['queries']} queries put to {found['documents']} documents; standard errors "
+        "from a bootstrap over groups of texts."
     )
     return ["## Quality", "", text, "", *table(("", "value", "standard error"), rows)]
 

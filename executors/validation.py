@@ -277,8 +277,8 @@ def ask(
     framework: str = FRAMEWORK,
     worker: str = "",
 ) -> WorkerResult:
-    """The answer of the framework's worker (of `worker`, in its interpreter), within the watch's limits and, where there
-    is one, the memory budget."""
+    """The answer of the framework's worker (of `worker`, in its interpreter), within the watch's limits and, where
+    there is one, the memory budget."""
     limit = watch.rss_limit_bytes
     if memory_budget_bytes:
         budget = round(MEMORY_MARGIN * memory_budget_bytes)

@@ -146,7 +146,10 @@ def model_of_config(
     *,
     is_sentence: bool = False,
 ) -> ModelSpec:
-    """The model of a checkpoint, an embedding model where it `is_sentence` whatever its class. AdvisorError `bad-checkpoint` where a number is missing or absurd."""
+    """The model of a checkpoint, an embedding model where it `is_sentence` whatever its class.
+
+    AdvisorError `bad-checkpoint` where a number is missing or absurd.
+    """
     read = _Config(config, folder.name)
     model_type = printable(str(config.get("model_type", "")), 60)
     architecture = _ARCHITECTURES.get(model_type, model_type or "unknown")

@@ -12,7 +12,7 @@
   points packed, the embedding in full unless the algorithm shares it with the head, and RoPE tables.
 - Olive's own passes, which make what runs on the CPU (exact: olive-ai 0.13.0, own measurement 2026-11-24): as the
   builder, with embedding and head in 8 bits by 32 and with zero points, one table where the two are tied.
-- Olive's dynamic quantization of an encoder (exact: the same, 2026-11-28): 1 byte per weight and 5 (scale and zero point)
+- Olive's dynamic quantization of an encoder (exact: the same, 2026-11-28): 1 byte per weight and 5 (scale, zero point)
   per output channel, of a table that is looked up 5 in all; norms and biases in 32 bits.
 """
 

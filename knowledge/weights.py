@@ -25,10 +25,10 @@ _OPENVINO_XML = 2_350_000  # 2.1 to 2.6 MB, own measurement
 _ONNX_GRAPH = 250_000
 _TOKENIZER_JSON = 1.96  # times its bytes in a GGUF: own measurement, SmolLM2 as transformers 5.5 writes it
 _SAFETENSORS_ENTRY = 110
-# Of an encoder's folder besides weights: bytes per layer of the graph, times its tokenizer.json (own measurement,
-# all-MiniLM-L6-v2, 2026-11-28: graph and configuration; in OpenVINO tokenizer and detokenizer as graphs of their own).
-_ENCODER_IR = (56_000, 2.04)
-_ENCODER_ONNX = (13_500, 1.0)
+# Of an encoder's folder besides weights: bytes of the graph, and per layer, and times its tokenizer.json (own
+# measurement, all-MiniLM-L6-v2 and a BERT of 12 layers, 2026-11-28; OpenVINO has tokenizer and detokenizer as graphs).
+_ENCODER_IR = (53_000, 47_000, 2.04)
+_ENCODER_ONNX = (0, 14_500, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,9 @@ def _as_stored(spec: ModelSpec, precision: Precision) -> WeightSizes:
     )
 
 
-def _encoder_extra(spec: ModelSpec, measured: tuple[int, float]) -> int:
-    per_layer, tokenizers = measured
-    return per_layer * spec.layers + round(tokenizers * (spec.tokenizer_bytes or tokenizer_bytes(spec.vocab)))
+def _encoder_extra(spec: ModelSpec, measured: tuple[int, int, float]) -> int:
+    graph, per_layer, tokenizers = measured
+    return graph + per_layer * spec.layers + round(tokenizers * (spec.tokenizer_bytes or tokenizer_bytes(spec.vocab)))
 
 
 def _sizes(spec: ModelSpec, precision: Precision, imatrix: bool, side: str) -> WeightSizes:

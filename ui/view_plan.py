@@ -56,7 +56,8 @@ def _show_recommendation(screen: Console, best: Document) -> None:
     kept = f"{retention} of the 16-bit model by {metric}, {safe(quality['basis'])}"
     speed = f"{interval(best['decode_tps'], 'tok/s')}, first token after {_wait(best['ttft_ms'])}, predicted"
     if best["decode_tps"]["mid"] is None and best["ttft_ms"]["mid"] is None:
-        speed = "unknown: name the chip (--chip) to have it predicted"
+        chip, basis = "unknown: name the chip (--chip) to have it predicted", best["prefill_tps"]["basis"]
+        speed = safe(basis) if basis.startswith("unknown: nobody") else chip
     disk = f"{gib(best['disk']['artifact_bytes'])} result, {gib(best['disk']['peak_bytes'])} while it is made"
     if best["disk"]["download_bytes"]:
         disk += f", {gib(best['disk']['download_bytes'])} to download"
