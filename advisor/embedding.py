@@ -18,7 +18,7 @@ from knowledge.tables import read_document
 TEXT_MEMORY_RATIO, MEMORY_RATIO = 0.5, 0.55  # of language models, of encoders
 COSINE = 0.99  # mean, of 8-bit weights: below it a search over many documents begins to return others
 TOP_OVERLAP = 0.9
-METRIC = "least of centred cosine and rank correlation and nDCG ratio against the full-precision vectors"
+METRIC = "agreement of vectors and rankings, the least of centred cosine, rank correlation and nDCG ratio"
 
 
 def kind_of(spec: ModelSpec, framework: str, backend: str) -> Kind:

@@ -53,7 +53,8 @@ def _show_recommendation(screen: Console, best: Document) -> None:
     fits = f"{gib(memory['total_bytes'])} of {gib(memory['budget_bytes'])} usable ({safe(memory['pool'])}): {sum_of}"
     retention = interval(quality["retention"], "%", 100)
     metric = safe(quality["metric"].partition(",")[0])
-    kept = f"{retention} of the 16-bit model by {metric}, {safe(quality['basis'])}"
+    bits = 32 if metric.startswith("agreement") else 16
+    kept = f"{retention} of the {bits}-bit model by {metric}, {safe(quality['basis'])}"
     speed = f"{interval(best['decode_tps'], 'tok/s')}, first token after {_wait(best['ttft_ms'])}, predicted"
     if best["decode_tps"]["mid"] is None and best["ttft_ms"]["mid"] is None:
         chip, basis = "unknown: name the chip (--chip) to have it predicted", best["prefill_tps"]["basis"]
