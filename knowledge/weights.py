@@ -25,8 +25,8 @@ _OPENVINO_XML = 2_350_000  # 2.1 to 2.6 MB, own measurement
 _ONNX_GRAPH = 250_000
 _TOKENIZER_JSON = 1.96  # times its bytes in a GGUF: own measurement, SmolLM2 as transformers 5.5 writes it
 _SAFETENSORS_ENTRY = 110
-# Of an encoder's folder besides weights: bytes of the graph, and per layer (own measurement, all-MiniLM-L6-v2 and a BERT
-# of 12 layers, 2026-11-28); bytes per token of the vocabulary, in OpenVINO's two tokenizer graphs and in tokenizer.json.
+# Of an encoder's folder besides weights: bytes of the graph, and per layer (own measurement, all-MiniLM-L6-v2 and a
+# BERT of 12 layers, 2026-11-28); bytes per token of the vocabulary, in OpenVINO's tokenizers and in tokenizer.json.
 _ENCODER_IR = (53_000, 47_000, 31.1)
 _ENCODER_ONNX = (0, 14_500, 15.3)
 

@@ -1,4 +1,4 @@
-"""Builds the folder of a tiny encoder for the tests: a BERT of 110,000 parameters in the layout of sentence-transformers."""
+"""Builds the folder of a tiny encoder for the tests: a BERT in the layout of sentence-transformers."""
 
 from __future__ import annotations
 
