@@ -40,6 +40,7 @@ _KIN_BITS = 2.2
 _PART = 0.3
 _CALIBRATED = 0.7  # of the loss of plain rounding: the median over the methods of data/quality.csv
 _MEASURED_SPREAD = 2.0  # the same artifact on two texts: a loss of 0.6 and 1.1 per cent
+_ENCODER_SPREAD = 15.0  # an assumption: one encoder was measured
 _NEAR_SPREAD, _FAR_SPREAD, _KIN_SPREAD, _MIX_SPREAD, _CURVE_SPREAD = 2.8, 4.9, 4.0, 3.5, 4.5
 
 
@@ -98,7 +99,9 @@ def encoder_retention(spec: ModelSpec, precision: Precision) -> Retention:
         return _interval(_Loss(x, _CURVE_SPREAD**2, "assumed", words))
     if _same_model(row.model, spec):
         return measured_retention(row.retention, row.source)
-    return _interval(_Loss(_x(row.retention), _CURVE_SPREAD, "assumed", f"{row.source}; {row.model}, another encoder"))
+    return _interval(
+        _Loss(_x(row.retention), _ENCODER_SPREAD, "assumed", f"{row.source}; {row.model}, another encoder")
+    )
 
 
 def measured_retention(retention: float, source: str) -> Retention:

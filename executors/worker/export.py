@@ -32,7 +32,7 @@ def _alone() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as cache:
         os.environ.update(
             HF_HUB_OFFLINE="1", HF_HOME=cache, HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false",
-            CI="1", NNCF_CI="1",
+            NNCF_CI="1",
         )  # fmt: skip
         yield
 

@@ -192,7 +192,7 @@ def confine(scratch: Path, *, offline: bool) -> None:
         (scratch / folder).mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(scratch / folder)
     os.environ.update(
-        CI="1",  # its telemetry honours this one
+        CI="true",  # its telemetry honours this one
         OLIVE_DISABLE_TELEMETRY="1",
         ORT_DISABLE_TELEMETRY="1",
         **({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {}),
