@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from advisor.constraints import Constraints
+from advisor.embedding import kind_of, memory_limit, precisions_of
 from advisor.engines import Engine
 from advisor.limits import cache_facts, place_facts
 from advisor.memory import Budget
@@ -19,6 +20,7 @@ from knowledge.base import AdvisorError
 from knowledge.chips import npu_kit
 from knowledge.matrix import Backend, Limit, architecture_served, load_limits, rows_for, systems_of_backend
 from knowledge.native import is_native, native_precision
+from knowledge.packing import DYNAMIC
 from knowledge.precisions import overrides_of, resolve_precision, stored_precision, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.serving import modalities, served
@@ -192,6 +194,10 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
             "modality_served": served(spec.modality, row.framework)[0],
             "served_with": served(spec.modality, row.framework)[1] or None,
             "measure": modalities()[spec.modality].measure,
+            "encoder": spec.is_encoder,
+            "executed": kind_of(spec, row.framework, row.backend) == "embedding" if spec.is_encoder else None,
+            "encoder_made": next(iter(precisions_of(spec, row.framework, row.backend)), None),
+            "memory_limit": memory_limit(spec),
             "architecture": spec.architecture,
             "architecture_served": architecture_served(spec.architecture, row.framework, row.backend),
             "serves_use_case": uses or request.model is not None,
@@ -222,10 +228,15 @@ def options_for(
     context = context_for(spec, place.limit, request.context)
     if spec.source_framework and (place.backend.framework != spec.source_framework or not request.precision):
         precisions = (stored_precision(spec),)
+    elif not request.precision and (own := precisions_of(spec, place.backend.framework, place.backend.backend)):
+        precisions = tuple(p for name in own if (p := _precision(name, place.backend.framework)))
     elif not request.precision and (native := native_precision(spec.source_precision, place.backend.framework)):
         precisions = (native, *precisions)
     for precision in precisions:
-        yield Option(place, spec, precision, context, level.deeper(_precision_facts(spec, precision)))
+        facts = _precision_facts(spec, precision)
+        if own := precisions_of(spec, place.backend.framework, place.backend.backend):
+            facts = facts | {"encoder_precision": precision.name in own}
+        yield Option(place, spec, precision, context, level.deeper(facts))
 
 
 @lru_cache(maxsize=8192)
@@ -242,6 +253,7 @@ def _precision_facts(spec: ModelSpec, precision: Precision) -> Facts:
         "symmetric": precision.symmetric,
         "group_size": precision.group_size or None,
         "undivided_tensor": f"{row[0]} ({row[1]} wide)" if row else None,
+        "for_encoders": precision.method == DYNAMIC,
         "needs_imatrix": precision.needs_imatrix,
         "uses_imatrix": uses_imatrix(precision),
         "native_only": precision.native_only and not is_native(spec, precision),

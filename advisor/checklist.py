@@ -11,9 +11,10 @@ from functools import cache
 from typing import Any
 
 from advisor.constraints import Constraints
+from advisor.embedding import kind_of
 from advisor.judging import Judged
 from knowledge.base import format_bytes
-from knowledge.matrix import load_frameworks
+from knowledge.matrix import framework_named
 from knowledge.tables import read_document
 
 
@@ -25,7 +26,8 @@ def _data() -> dict[str, Any]:
 def checklist(best: Judged, request: Constraints, executable: bool) -> list[dict[str, Any]]:
     """All items in the order of their phases."""
     option = best.option
-    framework = next(f for f in load_frameworks() if f.name == option.backend.framework)
+    kind = kind_of(option.spec, option.backend.framework, option.backend.backend)
+    framework = framework_named(option.backend.framework).of(kind)
     words = {
         "model": option.spec.name,
         "framework": framework.name,

@@ -10,6 +10,10 @@ from advisor.constraints import Constraints
 from knowledge.base import AdvisorError
 from knowledge.matrix import load_backends
 from knowledge.precisions import resolve_precision
+from knowledge.records import ModelSpec
+from knowledge.serving import modalities
+
+_WRITING = ("chat", "code", "reasoning", "agent")
 
 
 def refuse_contradictions(request: Constraints) -> None:
@@ -25,6 +29,22 @@ def refuse_contradictions(request: Constraints) -> None:
         )
     if request.precision is not None:
         _refuse_foreign_precision(request.framework, request.precision)
+
+
+def refuse_other_use(request: Constraints, model: ModelSpec | None) -> None:
+    """AdvisorError `contradiction` where the use that was asked for is none of the named model's kind: what makes
+    vectors cannot answer, and what writes text makes no vectors that anything could be found with."""
+    if model is None or "use_case" not in request.model_fields_set:
+        return
+    modality, use = modalities()[model.modality], request.use_case
+    if use == "embedding" and modality.writes:
+        hint = "name an embedding model; advisor plan --use-case embedding recommends some"
+    elif use in _WRITING and model.modality == "embedding":
+        hint = "say --use-case embedding, or name a model that writes text"
+    else:
+        return
+    message = f"--use-case {use} and {model.name} exclude each other: it {modality.words}."
+    raise AdvisorError("contradiction", message, hint)
 
 
 def _systems_of(framework: str) -> list[str]:

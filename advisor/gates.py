@@ -8,12 +8,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from advisor import embedding
 from advisor.constraints import Constraints
 from advisor.judging import Judged
 from knowledge.tables import read_document
 
 QUALITY_RETENTION = 0.95
-MEMORY_RATIO = 0.5
 DECODE_RATIO = 2.0
 
 
@@ -43,7 +43,14 @@ def quality_gates(nominal_bits: int, retention: float = QUALITY_RETENTION) -> li
             "required",
             "perplexity of the reference over its own, same tokens",
         ),
-        _gate("memory", "memory_ratio", "<=", MEMORY_RATIO, "required", "tensor bytes over 2 bytes per parameter"),
+        _gate(
+            "memory",
+            "memory_ratio",
+            "<=",
+            embedding.TEXT_MEMORY_RATIO,
+            "required",
+            "tensor bytes over 2 bytes per parameter",
+        ),
         _gate(
             "kl-divergence",
             "kl_divergence",
@@ -73,11 +80,15 @@ def gates_for(best: Judged, request: Constraints) -> list[dict[str, Any]]:
     """Required: integrity, smoke, quality, memory, and what the user asked for. Advisory: the rest."""
     retention = QUALITY_RETENTION if request.max_quality_loss_pct is None else 1 - request.max_quality_loss_pct / 100
     peak = float(best.size.need.peak_rss_bytes)
+    fits = _gate("peak-memory", "peak_rss_bytes", "<=", peak, "advisory", "resident memory within the plan", "plan")
+    option = best.option
+    if embedding.kind_of(option.spec, option.backend.framework, option.backend.backend) == "embedding":
+        return [*embedding.quality_gates(retention), fits]
     *required, divergence, top1 = quality_gates(best.option.facts["nominal_bits"], retention)
     gates = [
         *required,
         _gate("decode", "decode_ratio", ">=", DECODE_RATIO, "advisory", "decode speed over the reference's, in pairs"),
-        _gate("peak-memory", "peak_rss_bytes", "<=", peak, "advisory", "resident memory within the plan", "plan"),
+        fits,
         divergence,
         top1,
     ]

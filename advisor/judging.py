@@ -191,6 +191,9 @@ def speeds(
     option: Option, size: Size, threads: int | None, filled: int, cost_model: CostModel
 ) -> tuple[Interval, Interval]:
     """Decode and prefill with `filled` tokens in the context; of a split model, both parts one after the other."""
+    if option.spec.is_encoder:
+        nobody = Interval(None, None, None, "unknown: nobody has published how fast encoders run on such hardware")
+        return nobody, nobody
     decode, prefill = _rates(option, size, threads, filled, cost_model)
     modality = modalities()[option.spec.modality]
     unknown = Interval(None, None, None, f"not counted in tokens: this model {modality.words}")

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from advisor.gates import MEMORY_RATIO, QUALITY_RETENTION
+from advisor.embedding import TEXT_MEMORY_RATIO as MEMORY_RATIO
+from advisor.embedding import memory_limit
+from advisor.gates import QUALITY_RETENTION
 from advisor.judging import Judged
 from advisor.quality import METRIC
 from advisor.rank import quality_row
@@ -37,7 +39,8 @@ def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, A
 
 
 def _merit(judged: Judged) -> tuple[bool, bool, float, str]:
-    small, good = judged.size.weights.ratio <= MEMORY_RATIO, judged.retention.mid >= QUALITY_RETENTION
+    limit = memory_limit(judged.option.spec)
+    small, good = judged.size.weights.ratio <= limit, judged.retention.mid >= QUALITY_RETENTION
     return not (small and good), not good, -judged.retention.mid, judged.option.precision.name
 
 
@@ -67,6 +70,6 @@ def _rung(judged: Judged) -> dict[str, Any]:
         **recipe_of(judged),
         "imatrix": uses_imatrix(precision),
         "expected_bytes": judged.size.weights.file_bytes,
-        "quality": quality_row(judged.retention),
+        "quality": quality_row(judged.retention, judged.option.spec),
         "why": why,
     }

@@ -36,6 +36,7 @@ _CACHE_BYTES = {
     ("olive", "q8_0"): 1.0625,
     ("olive", "q4_0"): 0.5625,
 }
+_LAYER_SHARES = {"layers": 1.0, "half-layers": 0.5}  # of an encoder's layers, held a second time
 _UNIFIED_BACKENDS = ("metal",)
 _NPU_BACKENDS = ("openvino-npu", "qnn", "vitisai", "hexagon")
 _VOCABULARY_BYTES = 204  # a token and its merge, in the loaded tokenizer (gguf-parser-go @8dc7a62)
@@ -149,7 +150,7 @@ def overhead_parts(
     On a CPU only memory that is written to counts, and the logits of one token suffice; on a device the buffers count
     as they are allocated, with the logits of a whole batch of tokens.
     """
-    row = _overhead(framework, backend)
+    row = _overhead(framework, backend, spec)
     batch = min(row.ubatch, max(1, context))
     widest = max(
         spec.intermediate, spec.active_experts * spec.expert_intermediate, spec.shared_intermediate, spec.hidden
@@ -160,6 +161,11 @@ def overhead_parts(
     scores = 2 * batch * _pad(context)
     parts: list[Part] = [
         (f"activations of {batch} tokens", activations, "4 bytes * tokens * 2 * (hidden + feed-forward)"),
+    ]
+    if spec.is_encoder:
+        parts.append(("attention", 4 * spec.heads * batch * batch, "4 bytes * heads * tokens * tokens"))
+        return (*parts, (f"{framework} itself", row.footprint_bytes, row.source))
+    parts += [
         ("attention mask", scores, "2 bytes * tokens * context, with flash attention"),
         ("logits", logits, "4 bytes * vocabulary * output tokens"),
     ]
@@ -183,7 +189,7 @@ def memory_need(
     """Everything that lies in the engine's pool while the model runs. All experts count: all are resident."""
     cache = cache_parts(spec, context, concurrency, kv_type, framework, backend)
     overhead = overhead_parts(spec, framework, backend, context, concurrency)
-    row = _overhead(framework, backend)
+    row = _overhead(framework, backend, spec)
     held: tuple[Part, ...] = (("weights", sizes.tensor_bytes, "tensor shapes and the precision's rules"),)
     evictable = sum(sizes.matrix_bytes.get(name, 0) for name in row.repack_types)
     if row.widens and sizes.nominal_bits == 16:
@@ -195,6 +201,9 @@ def memory_need(
             held = (*held, ("their rearranged copy", wide, row.source))
     elif "*" in row.repack_types:
         evictable = sizes.tensor_bytes
+    for share in (_LAYER_SHARES[kind] for kind in row.repack_types if kind in _LAYER_SHARES):
+        layers = sum(size for role, size in sizes.by_role.items() if role.startswith(("attn_", "ffn_")))
+        held = (*held, ("the layers' matrices, packed", round(share * layers), row.source))
     return MemoryNeed(
         weights_bytes=sum(size for _, size, _ in held),
         kv_bytes=sum(size for _, size, _ in cache),
@@ -216,7 +225,7 @@ def resident_peak_bytes(
 ) -> int:
     """What a process planned for `context` shows after `tokens` tokens: a cache that grows has only those in it, and a
     runtime that computes a prompt at once has buffers for no more."""
-    row, reached = _overhead(framework, backend), min(tokens, context)
+    row, reached = _overhead(framework, backend, spec), min(tokens, context)
     need = memory_need(spec, sizes, framework, backend, reached if row.cache_grows else context, 1, kv_type)
     if not row.prompt_logits or row.cache_grows:
         return need.peak_rss_bytes
@@ -233,9 +242,10 @@ def place_of(backend: str) -> str:
     return "unified" if backend in _UNIFIED_BACKENDS else "gpu"
 
 
-def _overhead(framework: str, backend: str) -> Overhead:
+def _overhead(framework: str, backend: str, spec: ModelSpec) -> Overhead:
     rows = overheads()
-    return rows.get((framework, place_of(backend))) or rows[(framework, "cpu")]
+    own = rows.get((framework, f"{place_of(backend)}-encoder")) if spec.is_encoder else None
+    return own or rows.get((framework, place_of(backend))) or rows[(framework, "cpu")]
 
 
 # ---- how much may be used

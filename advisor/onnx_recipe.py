@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from knowledge.packing import is_made_by_passes
+from knowledge.packing import DYNAMIC, is_made_by_passes
 from knowledge.precisions import overrides_of, resolve_precision
 from knowledge.records import ModelSpec, Precision
 
@@ -33,6 +33,7 @@ class OnnxPass(BaseModel):
 class OnnxRecipe(BaseModel):
     """At most 8 passes; none leaves the weights in 32 bits.
 
+    `dynamic`: no passes over a language model, but ONNX Runtime's dynamic quantization of a whole encoder to 8 bits.
     `embedding`: `int8-shared`, one table of 8 bits for embedding and head; `int8`; `float32`, shared where both are the
     same.
     """
@@ -41,9 +42,12 @@ class OnnxRecipe(BaseModel):
 
     passes: Annotated[list[OnnxPass], Field(max_length=8)] = []
     embedding: Literal["int8-shared", "int8", "float32"] = "float32"
+    dynamic: bool = False
 
     @model_validator(mode="after")
     def _whole(self) -> OnnxRecipe:
+        if self.dynamic and (self.passes or self.embedding != "float32"):
+            raise ValueError("dynamic quantization takes the whole graph, and leaves nothing to passes")
         if any(not step.roles for step in self.passes[:-1]):
             raise ValueError("a pass over all matrices leaves nothing to the passes after it")
         if self.embedding == "int8-shared" and not self.passes:
@@ -54,6 +58,8 @@ class OnnxRecipe(BaseModel):
 def onnx_recipe(precision: Precision, spec: ModelSpec) -> dict[str, Any]:
     """The recipe of a precision for ONNX Runtime's CPU provider, the head always in 8 bits; empty where Olive's passes
     do not make it."""
+    if precision.method == DYNAMIC:
+        return {"dynamic": True}
     if precision.nominal_bits == 32:
         return {"passes": [], "embedding": "float32"}
     if not is_made_by_passes(precision):

@@ -20,6 +20,7 @@ from advisor.olive_workflow import Workflow
 from advisor.onnx_recipe import OnnxRecipe
 from advisor.plan_rows import Band, Number, Quality, Recommendation, Rejection, Text, TraceEntry
 from knowledge.base import AdvisorError, read_json
+from knowledge.matrix import Kind
 from probes.profile import HardwareProfile
 
 SCHEMA = "advisor.plan/1"
@@ -91,8 +92,9 @@ class AcquireSettings(_Document):
 
 class ConvertSettings(_Document):
     """Make the 16-bit reference: a GGUF of `type` from `input` (itself 16-bit: linked; quantized: dequantized), and of
-    that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits, for
-    `format` mlx an MLX folder. For `format` olive no reference: what Olive needs on another host for `workflow`."""
+    that, for `format` openvino, a model folder; for `format` onnx an ONNX model folder in 32 bits, for `format` mlx an
+    MLX folder. Of an encoder all of them are in 32 bits. For `format` olive no reference: what Olive needs on another
+    host for `workflow`."""
 
     kind: Literal["convert"] = "convert"
     input: RunPath
@@ -234,7 +236,8 @@ class Gate(_Document):
     id: Identifier
     metric: Literal[
         "integrity", "smoke", "quality_retention", "memory_ratio", "decode_ratio", "peak_rss_bytes", "kl_divergence",
-        "same_top1", "runtime_kl_divergence", "task_retention", "decode_tps", "ttft_ms",
+        "same_top1", "cosine_similarity", "top_overlap", "runtime_kl_divergence", "task_retention", "decode_tps",
+        "ttft_ms",
     ]  # fmt: skip
     op: Literal[">=", "<=", "=="]
     value: Number
@@ -273,10 +276,11 @@ class Rung(_Recipe):
 
 
 class Work(_Document):
-    """The first recommendation, made executable."""
+    """The first recommendation, made executable. `kind` is what the artifact is of."""
 
     model: str
     framework: FrameworkName
+    kind: Kind = "text"
     backend: str
     precision: str
     precision_class: str = ""

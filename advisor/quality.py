@@ -29,6 +29,7 @@ from knowledge.precisions import method_of, overrides_of, plain_name, resolve_pr
 from knowledge.quality import QualityRow, load_quality, load_quality_curve
 from knowledge.records import ModelSpec, Precision
 
+AGREEMENT = "vector agreement"  # the metric of the rows that are of encoders
 METRIC = "perplexity ratio, reference over artifact, on the same tokens"
 Basis = Literal["measured", "published", "assumed"]
 _EXPONENT = 0.35
@@ -39,6 +40,7 @@ _KIN_BITS = 2.2
 _PART = 0.3
 _CALIBRATED = 0.7  # of the loss of plain rounding: the median over the methods of data/quality.csv
 _MEASURED_SPREAD = 2.0  # the same artifact on two texts: a loss of 0.6 and 1.1 per cent
+_ENCODER_SPREAD = 15.0  # an assumption: one encoder was measured
 _NEAR_SPREAD, _FAR_SPREAD, _KIN_SPREAD, _MIX_SPREAD, _CURVE_SPREAD = 2.8, 4.9, 4.0, 3.5, 4.5
 
 
@@ -72,14 +74,34 @@ def predict_retention(
 
     `bits_per_weight` are those of the whole model; `evidence` is data/quality.csv unless given.
     """
+    if spec.is_encoder:
+        return encoder_retention(spec, precision)
     if precision.nominal_bits >= 16:
         return Retention(0.998, 1.0, 1.0, "assumed", "16-bit weights are the reference")
     if is_native(spec, precision):
         rest = predict_retention(spec, resolve_precision("Q8_0", precision.framework)[0], 8.5, method, evidence)
         return replace(rest, source=f"experts as published, the rest as Q8_0: {rest.source}")
-    rows = load_quality() if evidence is None else evidence
+    rows = [row for row in load_quality() if row.metric != AGREEMENT] if evidence is None else evidence
     wanted = "imatrix" if uses_imatrix(precision) else method_of(precision) or method or _made_by(precision)
     return _interval(_loss(spec, precision, bits_per_weight, wanted, rows))
+
+
+def encoder_retention(spec: ModelSpec, precision: Precision) -> Retention:
+    """The same of an encoder, by what its vectors and rankings keep: own measurements alone, for nobody has published
+    any. Those of another encoder are an assumption, wide, and none of the precision leaves next to everything open."""
+    rows = [row for row in load_quality() if row.metric == AGREEMENT and row.framework == precision.framework]
+    row = next((row for row in rows if row.precision == precision.name), None)
+    if precision.nominal_bits >= 16:
+        return Retention(0.998, 1.0, 1.0, "assumed", "the vectors of the reference, or those of its weights in 16 bits")
+    if row is None:
+        x = _curve(precision.bits) * _by_size(_REFERENCE_PARAMS_B, spec.params_b or _REFERENCE_PARAMS_B)
+        words = "nobody has published what this precision does to vectors: the loss of language models by bits"
+        return _interval(_Loss(x, _CURVE_SPREAD**2, "assumed", words))
+    if _same_model(row.model, spec):
+        return measured_retention(row.retention, row.source)
+    return _interval(
+        _Loss(_x(row.retention), _ENCODER_SPREAD, "assumed", f"{row.source}; {row.model}, another encoder")
+    )
 
 
 def measured_retention(retention: float, source: str) -> Retention:

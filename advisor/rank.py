@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from advisor import embedding
 from advisor.constraints import Constraints
 from advisor.judging import Judged
 from advisor.quality import METRIC, Retention
@@ -154,7 +155,7 @@ def recommendation(position: int, judged: Judged) -> dict[str, Any]:
         "decode_tps": band(judged.decode),
         "prefill_tps": band(judged.prefill),
         "ttft_ms": band(judged.ttft),
-        "quality": quality_row(judged.retention),
+        "quality": quality_row(judged.retention, judged.option.spec),
         "reasons": judged.reasons,
         "warnings": judged.warnings,
         "score": judged.scores,
@@ -169,7 +170,7 @@ def band(interval: Interval) -> dict[str, Any]:
     return {**numbers, "level": 0.9, "basis": interval.basis}
 
 
-def quality_row(retention: Retention) -> dict[str, Any]:
+def quality_row(retention: Retention, spec: ModelSpec) -> dict[str, Any]:
     return {
         "retention": {
             "low": round(retention.low, 4),
@@ -177,7 +178,7 @@ def quality_row(retention: Retention) -> dict[str, Any]:
             "high": round(retention.high, 4),
             "level": 0.9,
         },
-        "metric": METRIC,
+        "metric": embedding.METRIC if spec.is_encoder else METRIC,
         "basis": retention.basis,
         "source": retention.source,
     }

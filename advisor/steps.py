@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from advisor.checklist import checklist
 from advisor.constraints import Constraints
+from advisor.embedding import kind_of, recipes
 from advisor.estimates import (
     BENCH_DECODE,
     BENCH_PAIRS,
@@ -30,11 +30,10 @@ from advisor.origin import SOURCE_FOLDER, form_of, hub_flags, source_of, source_
 from advisor.rank import band, quality_row
 from advisor.recipe import nncf_script, recipe_of
 from advisor.speed import CostModel, ttft_ms
-from knowledge.matrix import Backend, framework_named
+from knowledge.matrix import Backend, Kind, framework_named
 from knowledge.precisions import method_of, overrides_of, uses_imatrix
 from knowledge.records import ModelSpec, Precision
 from knowledge.serving import modalities
-from knowledge.tables import read_document
 
 IMATRIX = "work/imatrix.gguf"
 WINDOW = 512
@@ -42,9 +41,13 @@ SHORTEST_RUN = 16  # tokens of context that a run is validated with, however few
 NPU_RESPONSE_TOKENS = 128  # MIN_RESPONSE_LEN of OpenVINO GenAI: the prompt gets the rest of the context
 
 
-@cache
-def _recipes() -> dict[str, list[dict[str, Any]]]:
-    return read_document("recipes.toml")
+def _recipes(best: Judged) -> list[dict[str, Any]]:
+    return recipes(_kind(best))[best.option.backend.framework]
+
+
+def _kind(best: Judged) -> Kind:
+    row = best.option.backend
+    return kind_of(best.option.spec, row.framework, row.backend)
 
 
 def make_work(
@@ -55,30 +58,31 @@ def make_work(
     spec, row, precision = option.spec, option.backend, option.precision
     framework = framework_named(row.framework)
     executable = framework.executor and form_of(spec) in framework.starts_from and not spec.source_framework
-    executable = executable and _is_text(spec, request)
+    executable = executable and _is_run(best, request)
     executable = executable and bool(recipe_of(best))
     words = _words(best, request, threads)
-    recipes = [recipe for recipe in _recipes()[row.framework] if _wanted(recipe, best, executable, request)]
-    steps = [_step(recipe, best, words, executable, request, threads) for recipe in recipes]
-    gates = gates_for(best, request) + ([tasks_gate()] if request.tasks and executable else [])
+    wanted = [recipe for recipe in _recipes(best) if _wanted(recipe, best, executable, request)]
+    steps = [_step(recipe, best, words, executable, request, threads) for recipe in wanted]
+    gates = gates_for(best, request) + ([tasks_gate()] if _asks(request, best, executable) else [])
     gates += [runtime_gate()] if any(step["settings"].get("tier") == "runtime" for step in steps) else []
     return {
         "model": spec.hf_id or spec.name,
         "framework": row.framework,
+        "kind": _kind(best),
         "backend": row.backend,
         "precision": precision.name,
         "precision_class": precision.precision_class,
         "context": option.context,
         "licence": spec.licence,
         "base_model": spec.hf_id,
-        "reference_note": _reference_note(spec, row.framework),
+        "reference_note": _reference_note(spec, row.framework, _kind(best)),
         "predictions": {
             "artifact_bytes": _exact(
                 best.size.weights.file_bytes, framework.size_tolerance, "sum over tensors, exact to the type"
             ),
             "peak_rss_bytes": _exact(_benchmarked_peak(best, request), 0.15, "sum of the memory parts"),
             **_timed(best, threads, cost_model),
-            "quality_retention": quality_row(best.retention)["retention"]
+            "quality_retention": quality_row(best.retention, spec)["retention"]
             | {"basis": f"{best.retention.basis}: {best.retention.source}"},
         },
         "threads": threads or 1,
@@ -91,6 +95,8 @@ def make_work(
 
 def _timed(best: Judged, threads: int | None, cost_model: CostModel) -> dict[str, Any]:
     """What the benchmark step will see: its own prompt and answer lengths, not the planned context."""
+    if _kind(best) == "embedding":
+        return {"sentences_per_second": band(best.prefill)}
     prompt, answer = _timing(best)
     decode, prefill = speeds(best.option, best.size, threads, prompt + answer // 2, cost_model)
     first = ttft_ms(prefill, decode, prompt)
@@ -100,7 +106,7 @@ def _timed(best: Judged, threads: int | None, cost_model: CostModel) -> dict[str
 def _timing(best: Judged) -> tuple[int, int]:
     """How many tokens of prompt and answer the benchmark step takes."""
     row = best.option.backend
-    steps = [r for r in _recipes()[row.framework] if r["kind"] == "benchmark"]
+    steps = [r for r in _recipes(best) if r["kind"] == "benchmark"]
     here = (r.get("settings", {}) for r in steps if row.backend in r.get("backends", [row.backend]))
     own: dict[str, Any] = next(here, {})
     return own.get("prompt_tokens", BENCH_PROMPT), own.get("decode_tokens", BENCH_DECODE)
@@ -114,18 +120,24 @@ def _exact(value: int, tolerance: float, basis: str) -> dict[str, Any]:
 _USED = ("validate", "benchmark")  # what is left to do with a model that is made already
 
 
-def _is_text(spec: ModelSpec, request: Constraints) -> bool:
-    """Whether the model is used to read and write text: what advisor runs and validates."""
-    return spec.modality in ("text", "image-text") and request.use_case != "vision"
+def _is_run(best: Judged, request: Constraints) -> bool:
+    """Whether advisor runs and validates it: what reads and writes text, and encoders."""
+    text = best.option.spec.modality in ("text", "image-text") and request.use_case != "vision"
+    return text or _kind(best) == "embedding"
+
+
+def _asks(request: Constraints, best: Judged, executable: bool) -> bool:
+    """Whether questions are put to it."""
+    return request.tasks and executable and _kind(best) == "text"
 
 
 def _wanted(recipe: dict[str, Any], best: Judged, executable: bool, request: Constraints) -> bool:
     """Whether a recipe's step is one of this plan's."""
     if best.option.spec.source_framework and (recipe["kind"] not in _USED or recipe.get("tier", "smoke") != "smoke"):
         return False
-    if recipe.get("tier") == "tasks" and not (request.tasks and executable):
+    if recipe.get("tier") == "tasks" and not _asks(request, best, executable):
         return False
-    if recipe["kind"] in ("validate", "benchmark") and not _is_text(best.option.spec, request):
+    if recipe["kind"] in ("validate", "benchmark") and not _is_run(best, request):
         return False  # they prompt for text
     if recipe["kind"] == "calibrate" and not uses_imatrix(best.option.precision):
         return False
@@ -145,8 +157,8 @@ def _benchmarked_peak(best: Judged, request: Constraints) -> int:
     )  # fmt: skip
 
 
-def _reference_note(spec: ModelSpec, framework: str) -> str:
-    form = framework_named(framework).reference
+def _reference_note(spec: ModelSpec, framework: str, kind: Kind) -> str:
+    form = framework_named(framework).of(kind).reference
     if spec.embedded:
         packaged = f"{form} dequantized from the packaged {spec.source_precision} file"
         return f"{packaged}: a demonstration, not the original 16-bit release"
@@ -329,7 +341,7 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
             **recipe.get("settings", {}),
             **({"workflow": recipe_of(best)["workflow"]} if recipe.get("prepares") else {}),
         }
-    reference = next(r["outputs"][0] for r in _recipes()[option.backend.framework] if r["kind"] == "convert")
+    reference = next(r["outputs"][0] for r in _recipes(best) if r["kind"] == "convert")
     if kind == "calibrate":
         return {"kind": "calibrate", "input": reference, "output": IMATRIX, "tokens": CALIBRATION_TOKENS}
     if kind == "quantize":

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from executors.folder import sha256_file
 from knowledge.base import AdvisorError, file_error
-from knowledge.matrix import Framework, load_frameworks
+from knowledge.matrix import Framework, Kind, load_frameworks
 
 MAX_FILES = 10_000
+_TEXT: Kind = "text"
+_EMBEDDING: Kind = "embedding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Artifact:
     framework: str
     form: str
     path: Path
+    kind: Kind = "text"
 
 
 def recognize(text: str | Path) -> Artifact:
@@ -38,9 +41,10 @@ def recognize(text: str | Path) -> Artifact:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise file_error(error, path) from error
         raise AdvisorError("not-found", f"There is no model at {text}.", "check the path") from error
-    for row in load_frameworks():
+    encoders = [(row.of("embedding"), _EMBEDDING) for row in load_frameworks() if row.embedding]
+    for row, kind in (*encoders, *((row, _TEXT) for row in load_frameworks())):
         if all(fnmatch.filter(names, pattern) for pattern in row.holds):
-            return Artifact(row.name, row.artifact, _opened(row, path, names))
+            return Artifact(row.name, row.artifact, _opened(row, path, names), kind)
     forms = ", ".join(f"{row.artifact} ({' and '.join(row.holds)})" for row in load_frameworks())
     raise AdvisorError("unknown-artifact", f"{path} is no model that advisor knows.", f"it knows: {forms}")
 

@@ -173,6 +173,7 @@ def _held(run: Evidence) -> Verdict:
     """For a form that is not read here: whether every file is there by which its framework's artifacts are known."""
     names = [PurePosixPath(file["path"]).name for file in run.models]
     row = next((row for row in load_frameworks() if row.name == run.report["framework"]), None)
+    row = row and row.of(run.report.get("kind", "text"))
     if row is None or not names or not all(fnmatch.filter(names, pattern) for pattern in row.holds):
         return "fail", "the artifact holds no model"
     return "pass", f"{len(names)} files, those of a {row.artifact} among them"
@@ -224,8 +225,10 @@ def _size(run: Evidence) -> Verdict:
 
 
 def _performance(run: Evidence) -> Verdict:
-    decode = (run.report["performance"].get("artifact") or {}).get("decode_tps")
-    if not decode:
+    timed = run.report["performance"].get("artifact") or {}
+    if texts := timed.get("sentences_per_second"):
+        return "pass", f"{texts['median']:.1f} texts/s, median of {texts['n']}"
+    if not (decode := timed.get("decode_tps")):
         return "unknown", "speed was not measured on this machine"
     return "pass", f"decode {decode['median']:.1f} tokens/s, median of {decode['n']}"
 

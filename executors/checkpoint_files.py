@@ -15,6 +15,7 @@ from typing import Any
 from executors.folder import copy_file
 from knowledge.base import MIB, AdvisorError, read_json
 from knowledge.checkpoint import plain_file, read_model_path, weight_files
+from knowledge.pooling import read_pooling
 
 MAX_TEXT_BYTES = 256 * MIB  # a tokenizer of 260,000 tokens has 34 MB
 MAX_TEXTS = 200
@@ -24,7 +25,7 @@ _TEXTS = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 def checkpoint_files(folder: Path) -> list[Path]:
     """Configuration, tokenizer and weights of the checkpoint. Raises AdvisorError as reading it for a plan does, and
     `remote-code` where its tokenizer is code of its own."""
-    read_model_path(folder)
+    model = read_model_path(folder)
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _TEXTS and not path.name.startswith("."))
     texts = [plain_file(folder, name) for name in names]
     if len(texts) > MAX_TEXTS or any(path.stat().st_size > MAX_TEXT_BYTES for path in texts):
@@ -35,6 +36,8 @@ def checkpoint_files(folder: Path) -> list[Path]:
         if isinstance(about, dict) and "auto_map" in about:
             message = f"The tokenizer of {folder.name} is code of its own (auto_map), which is never run."
             raise AdvisorError("remote-code", message, "use a conversion of the model (GGUF)")
+    if model.is_encoder:
+        texts += [folder / name for name in read_pooling(folder).papers if "/" in name]
     return [*texts, *weight_files(folder)]
 
 
@@ -47,8 +50,10 @@ def copy_checkpoint(folder: Path, target: Path, on_fraction: Callable[[float], N
     target.mkdir()
     for path, size in zip(files, sizes, strict=True):
         told = partial(_tell, on_fraction, done / total, size / total)
-        sha256 = copy_file(path.resolve(), target / path.name, told)
-        digest.update(f"{path.name}\n{sha256}\n".encode())
+        name = path.relative_to(folder).as_posix()
+        (target / name).parent.mkdir(exist_ok=True)
+        sha256 = copy_file(path.resolve(), target / name, told)
+        digest.update(f"{name}\n{sha256}\n".encode())
         done += size
     return {"name": folder.name, "bytes": done, "sha256": digest.hexdigest()}
 

@@ -23,13 +23,16 @@ FIGURES = (
     "artifact_bytes", "memory_ratio", "quality_retention", "perplexity_ratio", "kl_divergence", "same_top1",
     "decode_ratio", "decode_tps", "peak_rss_bytes", "load_seconds",
 )  # fmt: skip
+ENCODER_FIGURES = ("cosine_similarity", "top_overlap", "embedding_ratio", "sentences_per_second")
+TEXT_ALONE = {"perplexity_ratio", "kl_divergence", "same_top1", "decode_ratio", "decode_tps"}  # figures of text
 WORDS = LABELS | {"perplexity_ratio": "Perplexity ratio", "decode_tps": "Decode"}
 
 
 def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     """`{"schema", "runs": [...], "references": [...], "notes": [...]}` of finished runs, in the order given.
 
-    A run has `name`, `model`, `framework`, `backend`, `precision`, `status` and the FIGURES (None: not measured). A
+    A run has `name`, `kind`, `model`, `framework`, `backend`, `precision`, `status` and the FIGURES and ENCODER_FIGURES
+    (None: not measured). A
     reference has `runs`, `framework`, `precision`, `perplexity` and `tokens`; runs with the same figure share one.
     Raises AdvisorError: `not-a-run`, `unfinished-run`, `bad-report`, `too-many`.
     """
@@ -50,7 +53,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     """The document as two Markdown tables: figures by run, and the references."""
     header = ("", *(code(run["name"]) for run in document["runs"]))
     lines = ["# Runs compared", "", *table(header, ([escape(w) for w in row] for row in figure_rows(document)))]
-    lines += ["## References", "", *table(REFERENCE_COLUMNS, map(_escaped, reference_rows(document)))]
+    if rows := reference_rows(document):
+        lines += ["## References", "", *table(REFERENCE_COLUMNS, map(_escaped, rows))]
     lines += [*(f"- {escape(note)}" for note in document["notes"]), ""]
     return "\n".join(lines)
 
@@ -64,7 +68,10 @@ def figure_rows(document: Mapping[str, Any]) -> list[list[str]]:
     facts = [
         [key, *(str(run[key]) for run in runs)] for key in ("model", "framework", "backend", "precision", "status")
     ]
-    return facts + [[WORDS[m], *(quantity(m, run[m]) for run in runs)] for m in FIGURES]
+    told = [m for m in ENCODER_FIGURES if any(run[m] is not None for run in runs)]
+    hidden = set() if any(run["kind"] == "text" for run in runs) else TEXT_ALONE
+    shown = [*(m for m in FIGURES if m not in hidden), *told]
+    return facts + [[WORDS[m], *(quantity(m, run[m]) for run in runs)] for m in shown]
 
 
 def reference_rows(document: Mapping[str, Any]) -> list[list[str]]:
@@ -110,17 +117,21 @@ def _run(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
             "same_top1",
             "decode_ratio",
             "peak_rss_bytes",
+            "cosine_similarity",
+            "top_overlap",
         )
     }
     timed = performance.get("artifact") or {}
     files = [file["bytes"] for file in report["artifact"]["files"] if not _beside(file["path"])]
     return {
         "name": name,
+        "kind": report.get("kind", "text"),
         **{key: report[key] for key in ("model", "framework", "backend", "precision", "status")},
         **seen,
         "artifact_bytes": sum(files) or None,
         "perplexity_ratio": (validation["distribution"].get("perplexity") or {}).get("ratio"),
-        **{key: (timed.get(key) or {}).get("median") for key in ("decode_tps", "load_seconds")},
+        **{key: (timed.get(key) or {}).get("median") for key in ("decode_tps", "load_seconds", "sentences_per_second")},
+        "embedding_ratio": (performance.get("embedding_ratio") or {}).get("value"),
     }
 
 

@@ -22,13 +22,23 @@ def converted(task: Task, op: str, framework: str) -> dict[str, Any]:
     `toolchain-missing` (exit 6), `unserved-architecture`, `unsupported-tokenizer`, `tokenizer-mismatch`,
     `convert-failed`.
     """
-    source, output, watch = task.paths["input"], task.paths["output"], task.watch
+    made = exported(task, op)
+    readers = checkpoint_ids(task.paths["input"], TOOLCHAIN, task.watch)
+    expected = readers.get("transformers") or readers["tokenizers"]
+    same = compared(expected, model_ids(task.paths["output"], framework, task.watch), f"The {framework} model")
+    return {**made, **same}
+
+
+def exported(task: Task, op: str, **options: Any) -> dict[str, Any]:
+    """The same without a look at the tokenizers; `options` go to the worker."""
+    source, watch = task.paths["input"], task.watch
     request = {
         "op": op,
         "input": str(source),
-        "output": str(output),
+        "output": str(task.paths["output"]),
         "type": getattr(task.settings, "type", ""),
         "architecture": _architecture(source),
+        **options,
     }
     installed_version(TOOLCHAIN)
     done = run_worker(
@@ -42,10 +52,7 @@ def converted(task: Task, op: str, framework: str) -> dict[str, Any]:
         rss_limit_bytes=watch.rss_limit_bytes,
         cancel=watch.cancel,
     )
-    readers = checkpoint_ids(source, TOOLCHAIN, watch)
-    expected = readers.get("transformers") or readers["tokenizers"]
-    same = compared(expected, model_ids(output, framework, watch), f"The {framework} model")
-    return {**done.result, **same, "peak_rss_bytes": done.peak_rss_bytes}
+    return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
 
 def _architecture(folder: Path) -> str:

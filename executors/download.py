@@ -105,7 +105,9 @@ def _wanted(source: ModelSource, settings: HubSettings, client: HubClient | None
     if snapshot is None:
         message = f"{source.hf_id} is not in {settings.cache}, and nothing may be downloaded (HF_HUB_OFFLINE)."
         raise AdvisorError("not-cached", message, "run it once with the network", EXIT_STEP_FAILED)
-    found = tuple(HubFile(path.name, path.stat().st_size) for path in checkpoint_files(snapshot))
+    found = tuple(
+        HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size) for path in checkpoint_files(snapshot)
+    )
     return _Wanted(snapshot.name, found, source.licence)
 
 
@@ -265,10 +267,11 @@ def _link_all(snapshot: Path, files: Sequence[HubFile], target: Path, tell: Tell
         return _link(snapshot / files[0].path, target, files[0])
     digest = hashlib.sha256()
     target.mkdir()
-    needed = {path.name for path in checkpoint_files(snapshot)}
+    needed = {path.relative_to(snapshot).as_posix() for path in checkpoint_files(snapshot)}
     chosen = sorted((file for file in files if file.path in needed), key=lambda file: file.path)
     for number, file in enumerate(chosen):
         tell(number, len(chosen), "checking")
+        (target / file.path).parent.mkdir(exist_ok=True)
         digest.update(f"{file.path}\n{_link(snapshot / file.path, target / file.path, file)}\n".encode())
     return digest.hexdigest()
 

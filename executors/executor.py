@@ -22,6 +22,7 @@ from advisor.plan import (
     ValidateSettings,
 )
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError
+from knowledge.matrix import Kind
 from knowledge.tables import extensions
 
 Event = dict[str, Any]
@@ -81,27 +82,30 @@ class Executor(Protocol):
         """
 
 
-_EXECUTORS = {
-    "llama.cpp": ("executors.llamacpp", "LlamaCpp"),
-    "openvino": ("executors.openvino", "OpenVino"),
-    "olive": ("executors.olive", "Olive"),
-    "mlx": ("executors.mlx", "Mlx"),
-}  # framework: module and class, imported when a run needs them
+_EXECUTORS: dict[tuple[str, Kind], tuple[str, str]] = {
+    ("llama.cpp", "text"): ("executors.llamacpp", "LlamaCpp"),
+    ("openvino", "text"): ("executors.openvino", "OpenVino"),
+    ("openvino", "embedding"): ("executors.embedding", "OpenVinoEmbedding"),
+    ("olive", "text"): ("executors.olive", "Olive"),
+    ("olive", "embedding"): ("executors.embedding", "OliveEmbedding"),
+    ("mlx", "text"): ("executors.mlx", "Mlx"),
+}  # framework and kind of artifact: module and class, imported when a run needs them
 
 
-def executor_for(framework: str) -> Executor:
-    """The executor of a framework; AdvisorError `toolchain-missing` where advisor has none yet."""
-    if framework in extensions():
+def executor_for(framework: str, kind: Kind = "text") -> Executor:
+    """The executor of a framework for a kind of artifact; AdvisorError `toolchain-missing` where advisor has none."""
+    if framework in extensions() and kind == "text":
         from executors.own import Own
 
         return Own(framework)
-    if framework not in _EXECUTORS:
+    if (framework, kind) not in _EXECUTORS:
+        what = "embedding models" if kind == "embedding" else "plans"
         raise AdvisorError(
             "toolchain-missing",
-            f"advisor cannot run {framework} plans yet.",
+            f"advisor cannot run {framework} {what} yet.",
             "the plan's commands show how to do it with the framework's own tools",
             EXIT_TOOLCHAIN_MISSING,
         )
-    module, name = _EXECUTORS[framework]
+    module, name = _EXECUTORS[framework, kind]
     executor: Executor = getattr(import_module(module), name)()
     return executor

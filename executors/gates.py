@@ -105,7 +105,7 @@ def _formatter(metric: str) -> Callable[[float], str]:
         return format_bytes
     if metric in ("decode_tps", "ttft_ms"):
         return "{:.1f}".format
-    return "{:.3f}".format
+    return "{:.4f}".format if metric == "cosine_similarity" else "{:.3f}".format
 
 
 _LABELS = {
@@ -117,6 +117,8 @@ _LABELS = {
     "peak_rss_bytes": "Peak resident memory",
     "kl_divergence": "Mean KL divergence (nats)",
     "same_top1": "Same top-1 token",
+    "cosine_similarity": "Mean cosine to the reference's vectors",
+    "top_overlap": "The same documents among the first ten",
     "runtime_kl_divergence": "The runtime against these weights (mean KL divergence, nats)",
     "task_retention": "Right answers against the reference's",
     "decode_tps": "Decode (tokens/s)",
@@ -195,6 +197,8 @@ _OBSERVERS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Observati
     "peak_rss_bytes": _peak_rss,
     "kl_divergence": _compared("distribution", "kl_divergence", "mean"),
     "same_top1": _compared("distribution", "same_top1", "value"),
+    "cosine_similarity": _compared("distribution", "cosine_similarity", "mean"),
+    "top_overlap": _compared("distribution", "top_overlap", "value"),
     "runtime_kl_divergence": _compared("runtime", "kl_divergence", "mean"),
     "task_retention": _compared("tasks", "retention", "value"),
     "decode_tps": _timing("decode_tps"),

@@ -66,13 +66,13 @@ def _build(task: Task) -> dict[str, Any]:
     """The 32-bit model folder of a Hugging Face folder, or of a GGUF by way of one."""
     source = task.paths["input"]
     folder = source if source.is_dir() else hf_folder(source, task.watch, framework=FRAMEWORK)
-    return _make(task, {"op": "build", "input": str(folder)})
+    return make(task, {"op": "build", "input": str(folder)})
 
 
 def _quantize(task: Task, recipe: OnnxRecipe) -> dict[str, Any]:
     passes = [{**step.model_dump(exclude={"roles"}), "parts": parts_of(step.roles)} for step in recipe.passes]
     request = {"op": "quantize", "input": str(task.paths["input"]), "passes": passes, "embedding": recipe.embedding}
-    return _make(task, request)
+    return make(task, request)
 
 
 def parts_of(roles: list[str]) -> list[str]:
@@ -85,16 +85,16 @@ def parts_of(roles: list[str]) -> list[str]:
     return parts
 
 
-def _make(task: Task, request: dict[str, Any]) -> dict[str, Any]:
-    """Let the worker make `output`."""
+def make(task: Task, request: dict[str, Any], worker: str = FRAMEWORK) -> dict[str, Any]:
+    """Let `worker`, in Olive's interpreter, make `output`; its answer with `peak_rss_bytes`."""
     pins = recipes()[FRAMEWORK].pins
     versions = {name: pins[name] for name in BUILDING}
 
-    def make(scratch: Path) -> dict[str, Any]:
+    def attempt(scratch: Path) -> dict[str, Any]:
         watch = task.watch
         done = run_worker(
             interpreter_for(FRAMEWORK),
-            FRAMEWORK,
+            worker,
             {
                 **request,
                 "output": str(task.paths["output"].absolute()),
@@ -112,7 +112,7 @@ def _make(task: Task, request: dict[str, Any]) -> dict[str, Any]:
         )
         return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
-    return _in_scratch(task, make)
+    return _in_scratch(task, attempt)
 
 
 def _in_scratch(task: Task, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ exported by optimum.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class OpenVino:
         if isinstance(settings, ConvertSettings) and settings.format == FRAMEWORK:
             return _convert(task)
         if isinstance(settings, QuantizeSettings) and settings.compression is not None:
-            return _compress(task, settings)
+            return compress(task, settings)
         if isinstance(settings, ValidateSettings):
             return tiers.validate(task, settings, FRAMEWORK, _integrity)
         if settings.kind == "benchmark":
@@ -79,7 +80,8 @@ def _convert(task: Task) -> dict[str, Any]:
     return {**done.result, **same, "dequantized": not made["linked"], "peak_rss_bytes": peak}
 
 
-def _compress(task: Task, settings: QuantizeSettings) -> dict[str, Any]:
+def compress(task: Task, settings: QuantizeSettings, papers: Sequence[str] = ()) -> dict[str, Any]:
+    """Let NNCF write `output` from `input`; `papers` of the folder are copied with what every folder has."""
     assert settings.compression is not None
     passes = [
         {**step.model_dump(exclude={"roles"}), "parts": parts_of(step.roles)} for step in settings.compression.passes
@@ -93,6 +95,7 @@ def _compress(task: Task, settings: QuantizeSettings) -> dict[str, Any]:
         "text": str(CALIBRATION_TEXT) if estimates else "",
         "samples": SAMPLES,
         "sample_tokens": SAMPLE_TOKENS,
+        "papers": list(papers),
     }
     done = _make(request, task.watch)
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}

@@ -29,6 +29,7 @@ _HUB_LICENCES = {
     "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "gemma", "llama2", "llama3",
     "llama3.1", "llama3.2", "llama3.3", "llama4", "openrail", "bigscience-openrail-m",
 }  # fmt: skip
+_PIPELINES = {"text": "text-generation", "embedding": "sentence-similarity"}
 _SIZE_LABEL = re.compile(r"(\d+x)?(\d+\.)?\d+[KMBTQ]", re.IGNORECASE)
 _VERSION = re.compile(r"v\d+(\.\d+)*")
 _ENCODED = re.compile(r"[-.](I?Q\d\w*|B?F(16|32)|MXFP4|TQ\d_\d)$", re.IGNORECASE)
@@ -58,14 +59,15 @@ def _size_label(parameters: int) -> str:
     return f"{max(1, round(parameters / 1000))}K"
 
 
-def package(sources: Mapping[Path, str], name: str, card: str, out: Path) -> dict[str, Any]:
+def package(sources: Mapping[Path, str], name: str, card: str, out: Path, made: Path) -> dict[str, Any]:
     """Fill the new folder `out`: the model files (`sources`: path to SHA-256), their card, their sums.
 
-    One `.gguf` gets `name`; several files keep theirs.
+    One `.gguf` gets `name`; several files keep their places in the folder `made`.
     """
     sums = {}
     for path, sha256 in sources.items():
-        final = name if len(sources) == 1 else path.name
+        final = name if len(sources) == 1 else path.relative_to(made).as_posix()
+        (out / final).parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(path, out / final)
         sums[final] = sha256
     write_text(out / "README.md", card)
@@ -83,8 +85,9 @@ def model_card(document: Mapping[str, Any]) -> str:
     front: dict[str, Any] = {}
     if base:
         front |= {"base_model": printable(base), "base_model_relation": "quantized"}
-    framework = framework_named(document["framework"])
-    front |= {"library_name": framework.hub_library, "pipeline_tag": "text-generation"}
+    kind = document.get("kind", "text")
+    framework = framework_named(document["framework"]).of(kind)
+    front |= {"library_name": framework.hub_library, "pipeline_tag": _PIPELINES[kind]}
     front |= {**_licence(document["licence"]), "tags": list(framework.hub_tags)}
     source = document["source"]
     lines = [

@@ -20,9 +20,9 @@ from knowledge.base import GIB, advisor_home
 LIMIT_BYTES = 8 * GIB
 
 
-def place(reference_sha256: str, framework_version: str, settings: ValidateSettings) -> Path:
+def place(reference_sha256: str, framework_version: str, settings: ValidateSettings, text: Path = TEXT) -> Path:
     """Where the scores of this reference belong."""
-    inputs = {"reference": reference_sha256, "text": sha256_file(TEXT)}
+    inputs = {"reference": reference_sha256, "text": sha256_file(text)}
     return (
         advisor_home() / "cache" / "references" / step_key(settings.model_dump(mode="json"), inputs, framework_version)
     )

@@ -19,18 +19,23 @@ from advisor.plan import Plan, ValidateSettings, Work
 from advisor.plan_rows import Band
 from executors.folder import RunFolder
 from executors.gates import GateResult, observe, status_of
+from executors.report_text import TIMED
 from executors.schedule import Job, rung_precision
 from executors.steps import StepRecord
 from executors.validation import paired_ratio, spread
 from knowledge.base import AdvisorError, read_json, write_json
-from knowledge.matrix import framework_named
+from knowledge.matrix import Kind, framework_named
 from probes.profile import HardwareProfile
 
 SCHEMA = "advisor.run/1"
 FINAL = ("passed", "failed", "inconclusive")
-TIMED = ("decode_tps", "prefill_tps", "ttft_ms", "load_seconds", "peak_rss_bytes")
-PREDICTED = ("artifact_bytes", "peak_rss_bytes", "decode_tps", "prefill_tps", "ttft_ms", "quality_retention")
-RUNG_FIGURES = ("quality_retention", "kl_divergence", "same_top1", "memory_ratio", "decode_ratio")
+PREDICTED: dict[Kind, tuple[str, ...]] = {
+    "text": ("artifact_bytes", "peak_rss_bytes", "decode_tps", "prefill_tps", "ttft_ms", "quality_retention"),
+    "embedding": ("artifact_bytes", "peak_rss_bytes", "sentences_per_second", "quality_retention"),
+}
+RUNG_FIGURES = (
+    "quality_retention", "kl_divergence", "same_top1", "cosine_similarity", "memory_ratio", "decode_ratio",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ def measured(jobs: Iterable[Job], metrics: Mapping[str, dict[str, Any]]) -> tupl
 
 
 def timings(samples: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
-    """`performance`: median, interquartile range, p95 and n of every series, and the paired decode ratio."""
+    """`performance`: median, interquartile range, p95 and n of every series, and the paired ratio of the rates."""
     document: dict[str, Any] = {
         side: {metric: spread(samples[side][metric]) for metric in TIMED if samples[side].get(metric)}
         for side in ("reference", "artifact")
@@ -151,6 +156,9 @@ def timings(samples: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
     reference, artifact = (samples[side].get("decode_tps", []) for side in ("reference", "artifact"))
     if reference and artifact:
         document["decode_ratio"] = paired_ratio(reference, artifact)
+    reference, artifact = (samples[side].get("sentences_per_second", []) for side in ("reference", "artifact"))
+    if reference and artifact:
+        document["embedding_ratio"] = paired_ratio(reference, artifact)
     return document
 
 
@@ -168,6 +176,7 @@ def build(outcome: Outcome) -> dict[str, Any]:
         "base_model": work.base_model,
         "licence": work.licence,
         "source": dict(outcome.source),
+        "kind": work.kind,
         "framework": work.framework,
         "framework_version": outcome.identity.framework_version,
         "backend": work.backend,
@@ -271,18 +280,20 @@ def _comparison(work: Work, kept: Rung) -> list[dict[str, Any]]:
     found = {
         "artifact_bytes": kept.size_bytes,
         "quality_retention": observe("quality_retention", kept.validation, kept.performance).value,
-        **{m: ((kept.performance.get("artifact") or {}).get(m) or {}).get("median") for m in PREDICTED[1:5]},
+        **{
+            m: ((kept.performance.get("artifact") or {}).get(m) or {}).get("median") for m in PREDICTED[work.kind][1:-1]
+        },
     }
-    bands = {metric: _band(work, metric) for metric in PREDICTED}
+    bands = {metric: _band(work, metric) for metric in PREDICTED[work.kind]}
     if kept.number:
         rung = work.ladder[kept.number - 1]
         unknown = Band(low=None, mid=None, high=None)
         size, off = rung.expected_bytes, framework_named(work.framework).size_tolerance
-        bands = dict.fromkeys(PREDICTED, unknown) | {
+        bands = dict.fromkeys(PREDICTED[work.kind], unknown) | {
             "quality_retention": rung.quality.retention,
             "artifact_bytes": Band(low=size * (1 - off), mid=size, high=size * (1 + off)) if size else unknown,
         }
-    return [_line(metric, bands[metric], found[metric]) for metric in PREDICTED]
+    return [_line(metric, bands[metric], found[metric]) for metric in PREDICTED[work.kind]]
 
 
 def _line(metric: str, band: Band, value: float | None) -> dict[str, Any]:
@@ -305,7 +316,7 @@ def _next(outcome: Outcome) -> list[dict[str, str]]:
         )
     steps.append({"text": "Check the deployment checklist.", "command": "advisor check RUN_DIR"})
     steps.append({"text": "See what this machine has measured so far.", "command": "advisor history"})
-    framework = framework_named(outcome.work.framework)
+    framework = framework_named(outcome.work.framework).of(outcome.work.kind)
     if outcome.status == "passed" and outcome.artifact and framework.try_command:
         largest = max(outcome.artifact, key=lambda file: file["bytes"])
         command = framework.try_command.replace("{file}", largest["path"])

@@ -74,7 +74,7 @@ def in_short(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         figures.append((LABELS["artifact_bytes"], format_bytes(document["artifact"]["bytes"])))
     figures += [
         (LABELS[metric], quantity(metric, performance[metric]["median"]))
-        for metric in ("decode_tps", "ttft_ms", "peak_rss_bytes")
+        for metric in ("decode_tps", "ttft_ms", "sentences_per_second", "peak_rss_bytes")
         if performance.get(metric)
     ]
     return figures

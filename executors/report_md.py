@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from executors import report_sensitivity
-from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
+from executors.report_text import LABELS, OPERATORS, TIMED, interval, quantity, summary
 from knowledge.base import format_bytes, printable
 
 _SPECIAL = re.compile(r"^[>+-]|[\\`*\[\]<|#~&@]|(?<!\w)_|_(?!\w)")
@@ -85,6 +85,8 @@ def comparison(document: Mapping[str, Any]) -> list[str]:
 def quality(document: Mapping[str, Any]) -> list[str]:
     """The distribution tier: figures with their standard errors."""
     found = document["validation"]["distribution"]
+    if "cosine_similarity" in found:
+        return _agreement(found)
     if "perplexity" not in found:
         return []
     perplexity, divergence, top1 = found["perplexity"], found["kl_divergence"], found["same_top1"]
@@ -99,6 +101,30 @@ def quality(document: Mapping[str, Any]) -> list[str]:
     rows += _runtime(document)
     text = f"Teacher forcing on {found['tokens']:,} tokens; standard errors from a bootstrap over blocks."
     return ["## Quality", "", text, "", *table(("", "value", "standard error"), rows), *_tasks(document)]
+
+
+def _agreement(found: Mapping[str, Any]) -> list[str]:
+    """The same of an encoder: how far its vectors and rankings are the reference's."""
+    cosine, ndcg = found["cosine_similarity"], found["ndcg"]
+    rows = [
+        ("Cosine to the reference's vector, mean", f"{cosine['mean']:.4f}", _error(cosine)),
+        ("Cosine to the reference's vector, least", f"{cosine['min']:.4f}", ""),
+        *(
+            (words, f"{found[key]['value']:.4f}", _error(found[key]))
+            for key, words in (
+                ("centred_cosine", "The same, the mean vector taken off"),
+                ("rank_correlation", "Rank correlation of a query's documents"),
+                ("top_overlap", f"Same documents among the first {found['top_overlap']['top']}"),
+            )
+        ),
+        ("nDCG of the reference, artifact", f"{ndcg['reference']:.4f}, {ndcg['artifact']:.4f}", ""),
+        ("nDCG, artifact over reference", f"{ndcg['ratio']:.4f}", _error(ndcg)),
+    ]
+    text = (
+        f"{found['texts']} texts, {found['queries']} queries put to {found['documents']} documents; standard errors "
+        "from a bootstrap over groups of texts."
+    )
+    return ["## Quality", "", text, "", *table(("", "value", "standard error"), rows)]
 
 
 def _runtime(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -126,18 +152,14 @@ def _tasks(document: Mapping[str, Any]) -> list[str]:
 
 def performance(document: Mapping[str, Any]) -> list[str]:
     found = document["performance"]
-    metrics = [
-        m
-        for m in ("decode_tps", "prefill_tps", "ttft_ms", "load_seconds", "peak_rss_bytes")
-        if m in found.get("artifact", {})
-    ]
+    metrics = [m for m in TIMED if m in found.get("artifact", {})]
     rows = [(LABELS[m], _series(m, found["reference"].get(m)), _series(m, found["artifact"][m])) for m in metrics]
     if not rows:
         return []
     lines = table(("median (interquartile range, p95, n)", "reference", "artifact"), rows)
-    ratio = found.get("decode_ratio") or {}
-    if ratio.get("value") is not None:
-        lines += [f"Decode, measured in pairs: {quantity('decode_ratio', ratio['value'])} the reference.", ""]
+    for name, what in (("decode_ratio", "Decode"), ("embedding_ratio", "Embedding")):
+        if (value := (found.get(name) or {}).get("value")) is not None:
+            lines += [f"{what}, measured in pairs: {quantity(name, value)} the reference.", ""]
     return ["## Performance", "", *lines]
 
 

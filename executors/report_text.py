@@ -13,20 +13,31 @@ LABELS = {
     "decode_tps": "Decode",
     "prefill_tps": "Prefill",
     "ttft_ms": "Time to first token",
+    "sentences_per_second": "Embedding",
+    "sentence_ms": "One text",
     "load_seconds": "Load",
     "quality_retention": "Quality retention",
     "memory_ratio": "Bytes of 16-bit",
     "decode_ratio": "Decode against the reference",
     "kl_divergence": "Mean KL divergence",
     "same_top1": "Same top-1 token",
+    "cosine_similarity": "Mean cosine",
+    "top_overlap": "Same first ten",
+    "embedding_ratio": "Embedding against the reference",
     "task_retention": "Right answers",
     "runtime_kl_divergence": "Runtime against these weights",
     "integrity": "Integrity",
     "smoke": "Smoke test",
 }
+TIMED = (
+    "decode_tps", "prefill_tps", "ttft_ms", "sentences_per_second", "sentence_ms", "load_seconds", "peak_rss_bytes",
+)  # fmt: skip
 OPERATORS = {">=": "≥", "<=": "≤", "==": "="}
-_SHARES = ("quality_retention", "memory_ratio", "same_top1", "task_retention")
-_UNITS = {"decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "load_seconds": "s", "kl_divergence": "nats"}
+_SHARES = ("quality_retention", "memory_ratio", "same_top1", "top_overlap", "task_retention")
+_UNITS = {
+    "decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "sentences_per_second": "texts/s",
+    "sentence_ms": "ms", "load_seconds": "s", "kl_divergence": "nats",
+}  # fmt: skip
 _VERDICTS = {
     "passed": "passed every required gate",
     "failed": "failed a required gate",
@@ -46,7 +57,9 @@ def quantity(metric: str, value: float | None) -> str:
         return f"{100 * value:.1f} %"
     if metric in ("integrity", "smoke"):
         return "passed" if value else "failed"
-    if metric == "decode_ratio":
+    if metric == "cosine_similarity":
+        return f"{value:.4f}"
+    if metric in ("decode_ratio", "embedding_ratio"):
         return f"{value:.2f}x"
     if metric.endswith("kl_divergence"):
         return f"{value:.4f} nats"
@@ -90,11 +103,16 @@ def _figures(document: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
             detail = (
                 f" (perplexity {perplexity['artifact']:.2f} against {perplexity['reference']:.2f} on {tokens:,} tokens)"
             )
+        elif "cosine_similarity" in distribution:
+            mean, least = distribution["cosine_similarity"]["mean"], distribution["cosine_similarity"]["min"]
+            detail = f" (mean cosine {mean:.4f}, at least {least:.4f}, on {distribution['texts']} texts)"
         facts.append(f"keeps {quantity('quality_retention', kept['quality_retention'])} of the quality{detail}")
     if kept["memory_ratio"] is not None:
         facts.append(f"holds its weights in {quantity('memory_ratio', kept['memory_ratio'])} of the 16-bit bytes")
     if kept["decode_ratio"] is not None:
         facts.append(f"decodes {kept['decode_ratio']:.2f} times as fast")
+    if (ratio := (document["performance"].get("embedding_ratio") or {}).get("value")) is not None:
+        facts.append(f"embeds {ratio:.2f} times as fast")
     if not facts:
         return []
     return [f"Against the {document['reference']['precision']} reference it {_listed(facts)}."]

@@ -59,7 +59,7 @@ def run_plan(
     """
     jobs = schedule(plan)
     assert plan.plan is not None
-    executor = executor or executor_for(plan.plan.framework)
+    executor = executor or executor_for(plan.plan.framework, plan.plan.kind)
     folder = open_folder(run_dir)
     with locked(folder):
         run = _begin(folder, plan, plan.plan, jobs, executor, machine, escalate, on_event, cancel)
@@ -263,13 +263,14 @@ class _Run:
         """Put the chosen rung's files under artifact/, with a card of what was measured; the report's document."""
         status = status_of(self.rungs[chosen].gates)
         card = packaging.model_card(report.build(self._outcome(status, chosen)))
+        made = self.folder.path(self.jobs.artifacts[chosen])
         sources = {self.folder.path(path): sha256 for path, sha256 in self._made(chosen).items()}
         parameters = self.rungs[chosen].validation["integrity"].get("parameters", 0)
         source_name = self._source().get("name", "")
         name = packaging.artifact_name(self.work, source_name, parameters, rung_precision(self.work, chosen))
         self.steps.perform(
             self.jobs.package,
-            make=lambda out: packaging.package(sources, name, card, out),
+            make=lambda out: packaging.package(sources, name, card, out, made),
             depends={**self._made(chosen), "name": name, "card": hashlib.sha256(card.encode()).hexdigest()},
         )
         return report.build(self._outcome(status, chosen))

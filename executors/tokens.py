@@ -32,16 +32,20 @@ def texts() -> list[str]:
     return [_VALIDATION_TEXT.read_text(encoding="utf-8")[:ORDINARY_CHARACTERS], _TRAPS]
 
 
-def model_ids(model: Path, framework: str, watch: Watch) -> Ids:
-    """The tokens that `framework` makes of the texts with the vocabulary of `model`, nothing added in front."""
-    ids: Ids = _ask({"op": "token_ids", "model": str(model), "texts": texts()}, framework, framework, watch)
+def model_ids(model: Path, framework: str, watch: Watch, *, worker: str = "", max_tokens: int = 0) -> Ids:
+    """The tokens that `framework` makes of the texts with the vocabulary of `model`, nothing added in front.
+
+    With `max_tokens`, by its `worker` for encoders: special tokens around them, and no more than that.
+    """
+    request = {"op": "token_ids", "model": str(model), "texts": texts(), "max_tokens": max_tokens}
+    ids: Ids = _ask(request, framework, worker or framework, watch)
     return ids
 
 
-def checkpoint_ids(folder: Path, framework: str, watch: Watch) -> dict[str, Ids]:
+def checkpoint_ids(folder: Path, framework: str, watch: Watch, *, max_tokens: int = 0) -> dict[str, Ids]:
     """The same of a Hugging Face folder by every reader that the interpreter of `framework` has (`tokenizers`,
-    `transformers`)."""
-    request = {"op": "token_ids", "folder": str(folder), "texts": texts()}
+    `transformers`); `max_tokens` as above."""
+    request = {"op": "token_ids", "folder": str(folder), "texts": texts(), "max_tokens": max_tokens}
     ids: dict[str, Ids] = _ask(request, framework, "checkpoint", watch)
     return ids
 

@@ -15,16 +15,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advisor.gates import quality_gates, runtime_gate, tasks_gate
+from advisor import embedding
+from advisor.gates import QUALITY_RETENTION, quality_gates, runtime_gate, tasks_gate
 from advisor.plan import ConvertSettings, Gate, ValidateSettings
 from executors import reference_cache
 from executors.artifacts import Artifact, digest, recognize, size
+from executors.embedding_tiers import SENTENCES
 from executors.executor import Event, Executor, Task, Watch, executor_for
 from executors.folder import discard, publish, sha256_file, staging, step_key
 from executors.gates import evaluate, status_of
-from executors.validation import failed
+from executors.validation import TEXT, failed
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, advisor_home, write_json
-from knowledge.matrix import framework_named
+from knowledge.matrix import Kind, framework_named
 from knowledge.models import EMBEDDED, embedded_path
 from knowledge.tables import read_document
 
@@ -47,6 +49,12 @@ TITLES = {
     "tasks": "Put the questions to both",
 }
 
+ENCODER_TITLES = {
+    "smoke": "Load it and embed a few texts",
+    "reference": "Embed the texts with the reference",
+    "distribution": "Compare its vectors and rankings with the reference's",
+}
+
 
 def validate(
     artifact: str | Path,
@@ -64,11 +72,11 @@ def validate(
     `{"schema", "status": passed|failed|inconclusive, "artifact", "reference", "framework", "framework_version",
     "validation", "gates", "workdir"}`; `validation` and `gates` as in report.json, of what was measured. An artifact
     that is wrong is in there, no error. Raises AdvisorError: `not-found`, `unknown-artifact`, `other-framework`,
-    `bad-reference` (exit 2), `toolchain-missing` (exit 6), and what a step can fail with (exit 7).
+    `other-kind`, `bad-reference` (exit 2), `toolchain-missing` (exit 6), and what a step can fail with (exit 7).
     """
     subject = recognize(artifact)
-    executor = executor or executor_for(subject.framework)
-    session = _Session(executor, executor.version, workdir, threads, rss_limit_bytes, on_event, cancel)
+    executor = executor or executor_for(subject.framework, subject.kind)
+    session = _Session(executor, executor.version, workdir, threads, rss_limit_bytes, on_event, cancel, subject.kind)
     base = session.embedded(subject) if str(reference).lower() == EMBEDDED else recognize(reference)
     if base.framework != subject.framework:
         raise AdvisorError(
@@ -76,15 +84,23 @@ def validate(
             f"{subject.path.name} is for {subject.framework} and {base.path.name} for {base.framework}.",
             "name a reference for the artifact's own framework, at its highest precision",
         )
+    if base.kind != subject.kind:
+        makes = {"text": "writes text", "embedding": "makes vectors of it"}
+        raise AdvisorError(
+            "other-kind",
+            f"{subject.path.name} {makes[subject.kind]} and {base.path.name} {makes[base.kind]}.",
+            "name a reference of the same model, at its highest precision",
+        )
     about = session.reference(base, demonstration=str(reference).lower() == EMBEDDED)
     validation = session.judge(subject, base, about["sha256"])
-    gates = evaluate(_gates(validation), validation, {})
+    gates = evaluate(_gates(validation, subject.kind), validation, {})
     document = {
         "schema": SCHEMA,
         "status": status_of(gates),
         "artifact": {"path": str(subject.path), "bytes": size(subject), **_facts(validation["integrity"])},
         "reference": about,
         "framework": subject.framework,
+        "kind": subject.kind,
         "framework_version": session.version,
         "validation": validation,
         "gates": [asdict(gate) for gate in gates],
@@ -94,11 +110,13 @@ def validate(
     return document
 
 
-def _gates(validation: dict[str, Any]) -> list[Gate]:
+def _gates(validation: dict[str, Any], kind: Kind) -> list[Gate]:
     """The default gates, but for memory where the artifact is a 16-bit one: nothing was to be saved."""
     bits = _facts(validation["integrity"]).get("bits_per_weight") or 8.0
     sixteen = bits >= SIXTEEN_BIT_FROM
     rows = quality_gates(16 if sixteen else int(bits))
+    if kind == "embedding":
+        rows = embedding.quality_gates(QUALITY_RETENTION)
     rows += [tasks_gate()] if validation["tasks"] else []
     rows += [runtime_gate()] if validation.get("runtime") else []
     return [Gate.model_validate(row) for row in rows if not (sixteen and row["id"] == "memory")]
@@ -130,6 +148,7 @@ class _Session:
     rss_limit_bytes: int | None
     emit: Callable[[Event], None]
     cancel: threading.Event | None
+    kind: Kind
     titles: list[str] = field(default_factory=list)
 
     def embedded(self, subject: Artifact) -> Artifact:
@@ -142,7 +161,7 @@ class _Session:
                 "install it with: pip install 'edge-advisor[llamacpp]'",
                 EXIT_TOOLCHAIN_MISSING,
             )
-        if EMBEDDED not in framework_named(subject.framework).starts_from:
+        if EMBEDDED not in framework_named(subject.framework).starts_from or subject.kind != "text":
             message = f"{subject.framework} makes no 16-bit {subject.form} of the embedded model here."
             raise AdvisorError("no-reference", message, "name the model's 16-bit version as the reference")
         steps = read_document("recipes.toml")[subject.framework]
@@ -180,9 +199,11 @@ class _Session:
         scored = ValidateSettings(
             tier="reference", reference="reference", context=CONTEXT, blocks=BLOCKS, block_tokens=BLOCK_TOKENS
         )
-        store = reference_cache.place(sha256, self.version, scored)
-        own = runtime_settings(subject.framework)
-        for tier in ("integrity", "smoke", "distribution", *(["runtime"] if own else []), "tasks"):
+        text = self.kind == "text"
+        store = reference_cache.place(sha256, self.version, scored, TEXT if text else SENTENCES)
+        own = runtime_settings(subject.framework) if text else {}
+        more = (*(["runtime"] if own else []), "tasks") if text else ()
+        for tier in ("integrity", "smoke", "distribution", *more):
             settings = scored.model_copy(update={"tier": tier})
             if tier == "runtime":
                 validation[tier] = self.run(tier, settings.model_copy(update=own), paths)
@@ -247,7 +268,8 @@ class _Session:
         if name not in self.titles:
             self.titles.append(name)
         total = len(TITLES) - ("convert" not in self.titles)
-        event = {"type": "step", "state": state, "id": name, "title": TITLES[name], "rung": 0, "seconds": seconds}
+        title = (TITLES | (ENCODER_TITLES if self.kind == "embedding" else {}))[name]
+        event = {"type": "step", "state": state, "id": name, "title": title, "rung": 0, "seconds": seconds}
         self.emit({**event, "index": len(self.titles), "total": total})
 
 

@@ -26,7 +26,10 @@ RESAMPLES = 2000
 MINIMUM_BLOCKS = 20  # below this no interval is claimed, and every sampled gate is inconclusive
 MAXIMUM_BLOCKS = 500  # more are merged with their neighbours: the bootstrap stays under a second
 MEMORY_MARGIN = 1.10  # of the budget, while the smoke test runs
-VERDICTS = {"cannot-load", "non-finite-logits", "tokenizer-mismatch", "damaged-file"}  # what a worker finds wrong
+VERDICTS = {  # what a worker finds wrong
+    "cannot-load", "non-finite-logits", "tokenizer-mismatch", "damaged-file", "non-finite-vectors", "wrong-dimension",
+    "equal-vectors",
+}  # fmt: skip
 
 # Greedy, without sampling: the answers are shown, not judged for sense (near ties flip them).
 PROMPTS = (
@@ -50,11 +53,11 @@ def summarize(
     `low95` and `high95` are one-sided 95 % bounds, None with fewer than MINIMUM_BLOCKS blocks. Same input and seed,
     same output.
     """
-    figures = _figures(_sum(blocks))
+    figures = _figures(column_sums(blocks))
     units = _merged(blocks)
     draw = random.Random(seed)
-    drawn = [_figures(_sum(draw.choices(units, k=len(units)))) for _ in range(resamples)]
-    errors = {key: _spread_of([one[key] for one in drawn], len(blocks)) for key in figures}
+    drawn = [_figures(column_sums(draw.choices(units, k=len(units)))) for _ in range(resamples)]
+    errors = {key: error_of([one[key] for one in drawn], len(blocks)) for key in figures}
     tokens = int(sum(block[0] for block in blocks))
     perplexity = {key: figures[key] for key in ("reference", "artifact", "ratio")}
     return {
@@ -267,16 +270,22 @@ def benchmark(
 
 
 def ask(
-    request: dict[str, Any], watch: Watch, memory_budget_bytes: int = 0, *, framework: str = FRAMEWORK
+    request: dict[str, Any],
+    watch: Watch,
+    memory_budget_bytes: int = 0,
+    *,
+    framework: str = FRAMEWORK,
+    worker: str = "",
 ) -> WorkerResult:
-    """The answer of the framework's worker, within the watch's limits and, where there is one, the memory budget."""
+    """The answer of the framework's worker (of `worker`, in its interpreter), within the watch's limits and, where
+    there is one, the memory budget."""
     limit = watch.rss_limit_bytes
     if memory_budget_bytes:
         budget = round(MEMORY_MARGIN * memory_budget_bytes)
         limit = min(limit, budget) if limit is not None else budget
     return run_worker(
         interpreter_for(framework),
-        framework,
+        worker or framework,
         request,
         log_path=watch.log_path,
         on_event=watch.on_event,
@@ -300,14 +309,14 @@ def failed(code: str, reason: str) -> dict[str, Any]:
     return {"status": "fail", "code": code, "reason": reason}
 
 
-def _sum(blocks: Sequence[Sequence[float]]) -> list[float]:
+def column_sums(blocks: Sequence[Sequence[float]]) -> list[float]:
     return [math.fsum(column) for column in zip(*blocks, strict=True)]
 
 
 def _merged(blocks: Sequence[Sequence[float]]) -> list[list[float]]:
     """The blocks, neighbours added together where there are more than MAXIMUM_BLOCKS."""
     size = -(-len(blocks) // MAXIMUM_BLOCKS)
-    return [_sum(blocks[start : start + size]) for start in range(0, len(blocks), size)]
+    return [column_sums(blocks[start : start + size]) for start in range(0, len(blocks), size)]
 
 
 def _figures(total: Sequence[float]) -> dict[str, float]:
@@ -327,7 +336,8 @@ def _exp(x: float) -> float:
     return math.exp(min(x, 700.0))  # garbage may be worse than a double can say
 
 
-def _spread_of(drawn: Sequence[float], blocks: int) -> dict[str, float | None]:
+def error_of(drawn: Sequence[float], blocks: int) -> dict[str, float | None]:
+    """`stderr`, `low95` and `high95` of a figure by its bootstrap resamples; None below MINIMUM_BLOCKS blocks."""
     if blocks < MINIMUM_BLOCKS:
         return {"stderr": None, "low95": None, "high95": None}
     ordered = sorted(drawn)

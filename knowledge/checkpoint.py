@@ -125,7 +125,18 @@ def read_folder(folder: Path, sizes: Mapping[str, int] | None = None) -> ModelSp
             f"{folder.name} is already quantized ({method}).",
             "name the 16-bit checkpoint it came from",
         )
-    return model_of_config(config, folder, tensors, _licence(folder), _stored_precision(tensors))
+    from knowledge.pooling import is_sentence_model, read_pooling
+
+    stored = _stored_precision(tensors)
+    model = model_of_config(config, folder, tensors, _licence(folder), stored, is_sentence=is_sentence_model(folder))
+    if not model.is_encoder or sizes:
+        return model
+    tokenizer = folder / "tokenizer.json"
+    return replace(
+        model,
+        context=min(model.context, read_pooling(folder).max_tokens),
+        tokenizer_bytes=tokenizer.stat().st_size if tokenizer.is_file() else 0,
+    )
 
 
 def _made_by_tools(folder: Path) -> ModelSpec | None:
@@ -170,6 +181,17 @@ def plain_file(folder: Path, name: str) -> Path:
     """A file of the folder itself: no separators, no `..`, no link that leaves it."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", name) or ".." in name:
         raise _bad(folder, f"its index names the file {printable(name, 80)!r}, which is not a plain file of the folder")
+    return _own_file(folder, name)
+
+
+def module_file(folder: Path, module: str, name: str) -> Path:
+    """A file of the folder's own folder `module`, under the same conditions. `module` and `name` are plain."""
+    if (folder / module).is_symlink():
+        raise _bad(folder, f"{module} is a link", "copy the folder itself")
+    return _own_file(folder, f"{module}/{name}")
+
+
+def _own_file(folder: Path, name: str) -> Path:
     path = folder / name
     if path.is_symlink() and not _is_hub_cache_link(folder, path):
         raise _bad(folder, f"{name} is a link that leaves the folder", "copy the file itself into the folder")

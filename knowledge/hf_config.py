@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from knowledge.base import AdvisorError, printable
+from knowledge.encoders import ENCODERS, encoder_tensors
 from knowledge.gguf_model import MAX_CONTEXT, MAX_EXPERTS, MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from knowledge.licences import commercial_use
 from knowledge.records import AttentionGroup, ModelSpec, Tensor
@@ -57,7 +58,6 @@ _TOP = {
 _TOWER = re.compile(
     r"(?:model\.)?(?:visual|vision_tower|vision_model|audio_tower|multi_modal_projector|embed_vision|embed_audio|connector)\."
 )
-_ENCODERS = {"bert", "roberta", "xlm-roberta", "nomic_bert", "mpnet", "distilbert", "modernbert", "camembert"}
 _LAYER = re.compile(r"(?:model\.|language_model\.|text_model\.)*layers\.(\d{1,4})\.(.+)")
 _EXPERT = re.compile(r"(?:mlp|block_sparse_moe)\.experts\.(\d{1,5})\.(\w+)\.weight")
 
@@ -132,15 +132,24 @@ def _modality(config: dict[str, Any], tower_params: int) -> str:
         return "speech"
     if name.endswith("ForSequenceClassification"):
         return "reranking"
-    if str(config.get("model_type")) in _ENCODERS:
+    if str(config.get("model_type")) in ENCODERS:
         return "embedding"
     return "image-text" if tower_params and "vision_config" in config else "text"
 
 
 def model_of_config(
-    config: dict[str, Any], folder: Path, tensors: tuple[Tensor, ...], licence: str, source_precision: str
+    config: dict[str, Any],
+    folder: Path,
+    tensors: tuple[Tensor, ...],
+    licence: str,
+    source_precision: str,
+    *,
+    is_sentence: bool = False,
 ) -> ModelSpec:
-    """The model of a checkpoint. AdvisorError `bad-checkpoint` where a number is missing or absurd."""
+    """The model of a checkpoint, an embedding model where it `is_sentence` whatever its class.
+
+    AdvisorError `bad-checkpoint` where a number is missing or absurd.
+    """
     read = _Config(config, folder.name)
     model_type = printable(str(config.get("model_type", "")), 60)
     architecture = _ARCHITECTURES.get(model_type, model_type or "unknown")
@@ -155,7 +164,9 @@ def model_of_config(
     used = read.count("num_experts_per_tok", 0, MAX_EXPERTS, 0)
     tower_params = sum(t.elements for t in tensors if _TOWER.match(t.name))
     tensors = _stack_experts(tuple(t for t in tensors if not _TOWER.match(t.name)))
-    modality = _modality(config, tower_params)
+    modality = "embedding" if is_sentence and _modality(config, 0) == "text" else _modality(config, tower_params)
+    if str(config.get("model_type")) in ENCODERS:
+        tensors = tuple(encoder_tensors(tensors))
     found = {t.layer for t in tensors if t.layer is not None}
     if found and (max(found) >= layers + 4 or len(found) < layers):
         raise read.bad(f"says that it has {layers} layers and holds tensors of {len(found)}")
@@ -229,7 +240,7 @@ def _stack_experts(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _attention(
     read: _Config, config: dict[str, Any], architecture: str, layers: int, kv_heads: int, head_dim: int
 ) -> tuple[AttentionGroup, ...]:
-    if str(config.get("model_type")) in _ENCODERS:
+    if str(config.get("model_type")) in ENCODERS:
         return (AttentionGroup("none", layers),)
     if config.get("model_type") == "whisper":  # the decoder caches its own keys and those of the audio
         decoder = read.count("decoder_layers", 1, MAX_LAYERS)

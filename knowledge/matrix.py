@@ -7,12 +7,14 @@ for a generation that nobody named.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from knowledge.tables import read_document, read_rows
 
+Kind = Literal["text", "embedding"]  # of artifacts: a model that writes text, an encoder that makes vectors
 Served = Literal["yes", "no", "unknown"]
 
 
@@ -88,7 +90,8 @@ class Framework:
     `reference`: the form of its 16-bit reference. `offloads`: a model may lie partly in a GPU's memory.
     `size_tolerance`: a predicted artifact size is right within this share. `hub_library` and `hub_tags` are what a
     model card says; `holds` are file names (with wildcards) that tell an artifact: all of them in a folder.
-    `try_command` lets a finished artifact answer (`{file}`: its largest file).
+    `try_command` lets a finished artifact answer (`{file}`: its largest file). `embedding` is what is otherwise for an
+    encoder, of which advisor makes `precisions`; empty where it makes none.
     """
 
     name: str
@@ -109,6 +112,12 @@ class Framework:
     hub_tags: tuple[str, ...] = ()
     try_text: str = ""
     try_command: str = ""
+    precisions: tuple[str, ...] = ()
+    embedding: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def of(self, kind: Kind) -> Framework:
+        """The same for an artifact of a kind."""
+        return replace(self, **self.embedding) if kind == "embedding" else self
 
 
 def _number(text: str) -> float | None:
@@ -207,9 +216,14 @@ def core_rates(instruction_sets: frozenset[str]) -> tuple[tuple[float, float, fl
 
 @cache
 def load_frameworks() -> tuple[Framework, ...]:
-    rows = read_document("frameworks.toml")
-    lists = ("holds", "starts_from", "hub_tags")
-    return tuple(Framework(**row | {key: tuple(row.get(key, ())) for key in lists}) for row in rows.values())
+    return tuple(
+        Framework(**_fields(row), embedding=_fields(row.get("embedding", {})))
+        for row in read_document("frameworks.toml").values()
+    )
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key != "embedding"}
 
 
 def framework_named(name: str) -> Framework:

@@ -4,6 +4,7 @@
   3 (symmetric: 2) per row; half a byte per 4-bit weight and the scale (2 bytes; 1 in MXFP4 and NVFP4) per group, with
   half a byte for the zero point of an asymmetric one; embedding and head stay in the backup type, the rest is 16-bit.
   Which layers a ratio below 1 leaves in the backup type is NNCF's choice: taken as an average.
+  An encoder starts from 32 bits, so norms and biases keep 4 bytes (own measurement, all-MiniLM-L6-v2, 2026-11-28).
 - MLX (exact: mlx-lm 0.32.2, convert.py and utils.py): bits plus scale and bias per group for every layer whose rows the
   group divides, 16 bits for the others. Some architectures keep some layers in 8 bits (data/mlx_layers.csv).
 - ONNX Runtime GenAI's builder (exact: 0.14.1, models/builders/base.py and onnxruntime's matmul_nbits_quantizer.py):
@@ -11,6 +12,8 @@
   points packed, the embedding in full unless the algorithm shares it with the head, and RoPE tables.
 - Olive's own passes, which make what runs on the CPU (exact: olive-ai 0.13.0, own measurement 2026-11-24): as the
   builder, with embedding and head in 8 bits by 32 and with zero points, one table where the two are tied.
+- Olive's dynamic quantization of an encoder (exact: the same, 2026-11-28): 1 byte per weight and 5 (scale, zero point)
+  per output channel, of a table that is looked up 5 in all; norms and biases in 32 bits.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from knowledge.records import ModelSpec, Precision
 from knowledge.shapes import TensorGroup, groups_of
 from knowledge.tables import read_rows
 
+DYNAMIC = "dynamic"  # the method of a precision that ONNX Runtime's dynamic quantization makes
 _SHARED = ("rtn", "rtn_last", "k_quant_last", "k_quant_mixed")  # algorithms that keep a tied embedding tied
 _PACKED_EXPERTS = 32  # weights that share a scale in the builder's experts
 _ATTENTION_INPUTS = ("attn_q", "attn_k", "attn_v", "attn_qkv")
@@ -84,7 +88,9 @@ def openvino_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
     overrides = [(pattern, resolve_precision(kind, "openvino")[0]) for pattern, kind in overrides_of(precision)]
     for group in groups_of(spec):
         chosen = next((kind for pattern, kind in overrides if re.search(pattern, group.name)), precision)
-        if not _is_matrix(group) or chosen.nominal_bits == 16:
+        if not _is_matrix(group) and spec.is_encoder:
+            yield Part(group, 4 * group.elements, group.elements, 32)
+        elif not _is_matrix(group) or chosen.nominal_bits == 16:
             yield Part(group, 2 * group.elements, group.elements, 16)
         elif chosen.nominal_bits == 8:
             yield _eight(group, "int8_sym" if chosen.symmetric else "int8_asym")
@@ -151,6 +157,9 @@ def _mlx_part(group: TensorGroup, elements: int, bits: int, group_size: int, sca
 
 def onnx_parts(spec: ModelSpec, precision: Precision, side: str) -> Iterator[Part]:
     """`side` is `cpu` (Olive's passes) or `gpu` (everything but the CPU: the builder)."""
+    if precision.method == DYNAMIC:
+        yield from _dynamic_parts(spec)
+        return
     if side == "cpu" and is_made_by_passes(precision):
         yield from _olive_parts(spec, precision)
         return
@@ -177,6 +186,15 @@ def onnx_parts(spec: ModelSpec, precision: Precision, side: str) -> Iterator[Par
             for is_high, elements in _split(group, spec.layers, _more_bits_onnx if mixed else None):
                 yield _onnx_matrix(group, elements, precision, 8 if is_high else precision.nominal_bits, wide)
     yield _rope_table(spec, wide)
+
+
+def _dynamic_parts(spec: ModelSpec) -> Iterator[Part]:
+    for group in groups_of(spec):
+        if _is_matrix(group):
+            scaled = group.rows * group.count if group.layers else group.count
+            yield Part(group, group.elements + 5 * scaled, group.elements, 8)
+        else:
+            yield Part(group, 4 * group.elements, group.elements, 32)
 
 
 def is_made_by_passes(precision: Precision) -> bool:

@@ -98,7 +98,8 @@ class ModelSpec:
     (`context_config`, `context_card`). Zero or empty means unknown. `modality` is a row of data/modalities.csv;
     `tower_params` are the encoder of images, which `params` leave out. `source_precision` is what the weights were
     published or found in: `bf16`, `f16`, or a quantized type for a local file. `source_framework` and `source_bits` are
-    set where a framework's own tools have made the file: it runs there, as it is. `tensors` is filled when the model
+    set where a framework's own tools have made the file: it runs there, as it is. `tokenizer_bytes` is the size of a
+    local encoder's tokenizer.json. `tensors` is filled when the model
     was read from a file, else shapes follow from the fields. `dimensions` names further lengths that the shapes of an
     architecture need (data/architectures.toml). A model read from the hub has the commit that was read (`revision`)
     and the `files` that a run needs of it.
@@ -135,6 +136,7 @@ class ModelSpec:
     source_framework: str = ""
     source_bits: int = 0
     header_bytes: int = 0
+    tokenizer_bytes: int = 0
     tensors: tuple[Tensor, ...] = ()
     path: str = ""
     notes: str = ""
@@ -157,6 +159,11 @@ class ModelSpec:
     @property
     def is_moe(self) -> bool:
         return self.experts > 0
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it makes vectors in one pass over a text, with nothing kept from token to token."""
+        return self.modality == "embedding" and all(group.kind == "none" for group in self.attention)
 
 
 @dataclass(frozen=True, slots=True)

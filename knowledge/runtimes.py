@@ -10,14 +10,16 @@ from knowledge.tables import read_document, read_rows
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """A runtime's needs on a kind of engine. `place` is cpu, gpu (memory of its own), unified or npu.
+    """A runtime's needs on a kind of engine. `place` is cpu, gpu (memory of its own), unified or npu, or else
+    `cpu-encoder`: an encoder on a CPU.
 
     `footprint_bytes` is the process without a model; `activation_bytes` the width of an activation; `ubatch` how many
     tokens are computed at once; `allocated` whether buffers count in full even where nothing was written to them;
-    `repack_types` are the ggml types that the kernels keep a rearranged copy of, `*` all weights; `cache_grows` whether
-    the key-value cache takes memory as tokens come and not for the whole context at once; `widens` whether 16-bit
-    weights are computed with in 32 bits and kept so, beside their rearranged copy; `prompt_logits` whether the logits
-    of every token of a prompt are kept, and not those of the last one alone.
+    `repack_types` are the ggml types that the kernels keep a rearranged copy of, `*` all weights, `layers` the matrices
+    of an encoder's layers, `half-layers` half of them; `cache_grows` whether the key-value cache takes memory as tokens
+    come and not for the whole context at once; `widens` whether 16-bit weights are computed with in 32 bits and kept
+    so, beside their rearranged copy; `prompt_logits` whether the logits of every token of a prompt are kept, and not
+    those of the last one alone.
     """
 
     framework: str

@@ -81,13 +81,14 @@ def make_plan(
     constraints: Constraints, profile: HardwareProfile | None = None, *, compare: str | None = None
 ) -> dict[str, Any]:
     """The plan document: reads what the decision needs (model, and the machine unless it is given) and decides."""
-    from advisor.contradictions import refuse_contradictions
+    from advisor.contradictions import refuse_contradictions, refuse_other_use
     from advisor.decide import make_plan as decide
     from knowledge.store import find_model
 
     refuse_contradictions(constraints)
 
     model = find_model(constraints.model, offline=constraints.offline) if constraints.model is not None else None
+    refuse_other_use(constraints, model)
     try:
         profile = profile or machine(constraints)
     except AdvisorError as error:

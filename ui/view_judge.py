@@ -62,6 +62,12 @@ def _tiers(validation: Document) -> list[tuple[str, str, str]]:
 
 
 def _distribution(found: Document) -> str:
+    if "cosine_similarity" in found:
+        cosine, top = found["cosine_similarity"], found["top_overlap"]
+        return (
+            f"cosine {cosine['mean']:.4f} (at least {cosine['min']:.4f}) on {found['texts']} texts, rank correlation "
+            f"{found['rank_correlation']['value']:.4f}, same first ten {quantity('top_overlap', top['value'])}"
+        )
     perplexity = found["perplexity"]
     return (
         f"perplexity {perplexity['artifact']:.3f} against {perplexity['reference']:.3f} on {found['tokens']:,} tokens, "
@@ -89,7 +95,7 @@ def show_comparison(document: Document) -> None:
     screen = console()
     columns = ("", *(safe(run["name"], 60) for run in document["runs"]))
     screen.print(table(columns, ([safe(cell) for cell in row] for row in figure_rows(document)), right=columns[1:]))
-    heading(screen, "References")
-    rows = ([safe(cell) for cell in row] for row in reference_rows(document))
-    screen.print(table(REFERENCE_COLUMNS, rows, right=("perplexity", "tokens")))
+    if rows := [[safe(cell) for cell in row] for row in reference_rows(document)]:
+        heading(screen, "References")
+        screen.print(table(REFERENCE_COLUMNS, rows, right=("perplexity", "tokens")))
     bullets(screen, (safe(note) for note in document["notes"]))

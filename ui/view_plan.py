@@ -53,10 +53,12 @@ def _show_recommendation(screen: Console, best: Document) -> None:
     fits = f"{gib(memory['total_bytes'])} of {gib(memory['budget_bytes'])} usable ({safe(memory['pool'])}): {sum_of}"
     retention = interval(quality["retention"], "%", 100)
     metric = safe(quality["metric"].partition(",")[0])
-    kept = f"{retention} of the 16-bit model by {metric}, {safe(quality['basis'])}"
+    bits = 32 if metric.startswith("agreement") else 16
+    kept = f"{retention} of the {bits}-bit model by {metric}, {safe(quality['basis'])}"
     speed = f"{interval(best['decode_tps'], 'tok/s')}, first token after {_wait(best['ttft_ms'])}, predicted"
     if best["decode_tps"]["mid"] is None and best["ttft_ms"]["mid"] is None:
-        speed = "unknown: name the chip (--chip) to have it predicted"
+        chip, basis = "unknown: name the chip (--chip) to have it predicted", best["prefill_tps"]["basis"]
+        speed = safe(basis) if basis.startswith("unknown: nobody") else chip
     disk = f"{gib(best['disk']['artifact_bytes'])} result, {gib(best['disk']['peak_bytes'])} while it is made"
     if best["disk"]["download_bytes"]:
         disk += f", {gib(best['disk']['download_bytes'])} to download"

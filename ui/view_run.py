@@ -44,8 +44,11 @@ MARKS = {
     "todo": "[cyan]to do[/cyan]",
     "unknown": "[yellow]unknown[/yellow]",
 }
-UNITS = {"decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "load_seconds": "s"}
-RATIOS = ("quality_retention", "memory_ratio", "same_top1", "task_retention")
+UNITS = {
+    "decode_tps": "tok/s", "prefill_tps": "tok/s", "ttft_ms": "ms", "load_seconds": "s",
+    "sentences_per_second": "texts/s",
+}  # fmt: skip
+RATIOS = ("quality_retention", "memory_ratio", "same_top1", "top_overlap", "task_retention")
 
 
 def quantity(metric: str, value: float | None) -> str:
@@ -58,6 +61,8 @@ def quantity(metric: str, value: float | None) -> str:
         return share(value)
     if metric in ("integrity", "smoke"):
         return "yes" if value else "no"
+    if metric == "cosine_similarity":
+        return f"{value:.4f}"
     if metric == "decode_ratio":
         return f"{figure(value)} x"
     return f"{figure(value)} {UNITS.get(metric, '')}".strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,8 @@ FRAMEWORKS = {
     "openvino": "openvino",
     "olive": "olive",
     "mlx": "mlx",
+    "openvino-embedding": "openvino_embedding",
+    "olive-embedding": "olive_embedding",
     "toolchain": "toolchain",
     "checkpoint": "checkpoint",
     "export": "export",
@@ -25,6 +28,7 @@ FRAMEWORKS = {
 
 
 def main() -> None:
+    os.environ["CI"] = "true"  # the very word: OpenVINO's telemetry, sent when it is imported, stops at no other
     folder = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != folder]
     spec = importlib.util.spec_from_file_location(

@@ -197,10 +197,12 @@ def token_ids(request: Request) -> dict[str, Any]:
 
     The `tokenizers` library reads tokenizer.json as it is, if there is one; transformers, where it is there, may build
     another tokenizer. Nothing special is added in front. Raises `toolchain-missing` where there is no reader, and
-    `unsupported-tokenizer`.
+    `unsupported-tokenizer`. With `max_tokens` as for an encoder: special tokens around it, and no more than that.
     """
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     folder, texts = Path(request["folder"]), [str(text) for text in request["texts"]]
+    limit = int(request.get("max_tokens", 0))
+    around = limit > 0
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
@@ -208,7 +210,10 @@ def token_ids(request: Request) -> dict[str, Any]:
     found: dict[str, list[list[int]]] = {}
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        found["tokenizers"] = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        if around:
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(limit)
+        found["tokenizers"] = [tokenizer.encode(text, add_special_tokens=around).ids for text in texts]
     with contextlib.suppress(ImportError):
         from transformers import AutoTokenizer
 
@@ -217,7 +222,9 @@ def token_ids(request: Request) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             words = " ".join(str(error).split())[:200]
             raise WorkerError("unsupported-tokenizer", f"transformers cannot read the tokenizer: {words}") from error
-        found["transformers"] = [list(made(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        options: dict[str, Any] = {"add_special_tokens": around, "padding": False}
+        options |= {"truncation": True, "max_length": limit} if around else {}
+        found["transformers"] = [list(made(text, **options)["input_ids"]) for text in texts]
     return {"ids": found}
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import encoding
 from .protocol import Operation, Request, WorkerError, progress
 
 CONVERTER = Path(sys.prefix) / "share" / "llama.cpp"  # where the toolchain keeps it (executors/toolchains)
@@ -31,7 +32,7 @@ def _alone() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as cache:
         os.environ.update(
             HF_HUB_OFFLINE="1", HF_HOME=cache, HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false",
-            CI="1", NNCF_CI="1",
+            NNCF_CI="1",
         )  # fmt: skip
         yield
 
@@ -70,11 +71,12 @@ def to_gguf(request: Request) -> dict[str, Any]:
 
 
 def to_ir(request: Request) -> dict[str, Any]:
-    """Write the checkpoint `input` as the 16-bit OpenVINO model folder `output`. Returns `bytes`, `seconds`.
+    """Write the checkpoint `input` as the 16-bit OpenVINO model folder `output`, an encoder (`encoder` true) in 32 bits
+    and with its `papers`, files of the checkpoint. Returns `bytes`, `seconds`.
 
     Raises `unserved-architecture`, `unsupported-tokenizer`, `convert-failed`.
     """
-    output = Path(request["output"])
+    output, encoder = Path(request["output"]), bool(request.get("encoder"))
     started = time.perf_counter()
     progress(0, 2, "loading torch")
     with _alone():
@@ -86,8 +88,9 @@ def to_ir(request: Request) -> dict[str, Any]:
             main_export(
                 str(request["input"]),
                 output,
-                task="text-generation-with-past",
-                ov_config=OVConfig(dtype="fp16"),
+                task="feature-extraction" if encoder else "text-generation-with-past",
+                library_name="transformers" if encoder else None,
+                ov_config=OVConfig(dtype="fp32" if encoder else "fp16"),
                 convert_tokenizer=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -98,7 +101,15 @@ def to_ir(request: Request) -> dict[str, Any]:
     if missing:
         code = "convert-failed" if "model" in missing[0] else "unsupported-tokenizer"
         raise WorkerError(code, f"optimum wrote no {missing[0]} for this model.")
-    return {"bytes": sum(f.stat().st_size for f in output.iterdir()), "seconds": time.perf_counter() - started}
+    if encoder:
+        for path in output.iterdir():
+            if path.name not in (*IR_FILES, "config.json"):
+                path.unlink()  # a second tokenizer, of transformers
+        encoding.copy_papers(Path(request["input"]), output, request["papers"])
+    return {
+        "bytes": sum(f.stat().st_size for f in output.rglob("*") if f.is_file()),
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def _refusal(who: str, error: Exception, request: Request) -> WorkerError:

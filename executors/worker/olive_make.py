@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,10 @@ def build(request: Request) -> dict[str, Any]:
 
     `scratch` is an empty folder, `versions` {package: version} what the recipe was made for, `record` where Olive's
     configuration is kept. Returns `bytes`,
-    `seconds`. Raises as `_made`.
+    `seconds`. Raises as `made`.
     """
     model = {"type": "HfModel", "model_path": str(request["input"]), "task": "text-generation"}
-    return _made(request, model, {"build": {"type": "ModelBuilder", "precision": "fp32"}})
+    return made(request, model, {"build": {"type": "ModelBuilder", "precision": "fp32"}})
 
 
 def quantize(request: Request) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def quantize(request: Request) -> dict[str, Any]:
         **EXTERNAL,
     }
     papers = [path for path in source.iterdir() if path.name not in (MODEL, DATA)]
-    return _made(request, {"type": "ONNXModel", "model_path": str(source / MODEL)}, passes, papers)
+    return made(request, {"type": "ONNXModel", "model_path": str(source / MODEL)}, passes, papers)
 
 
 def _surgeries(embedding: str, head_output: str) -> list[dict[str, Any]]:
@@ -89,10 +89,15 @@ def _surgeries(embedding: str, head_output: str) -> list[dict[str, Any]]:
     return surgeries
 
 
-def _made(
-    request: Request, model: Mapping[str, Any], passes: Mapping[str, Any], papers: Sequence[Path] = ()
+def made(
+    request: Request,
+    model: Mapping[str, Any],
+    passes: Mapping[str, Any],
+    papers: Sequence[Path] = (),
+    finish: Callable[[Path, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Run Olive's `passes` on `model` on the CPU; `papers` go beside what they make.
+    """Run Olive's `passes` on `model` on the CPU; `papers` go beside what they make. `finish` proves the folder with so
+    many threads, `prove` unless it is given.
 
     Raises WorkerError `wrong-version`, `nothing-made`, `renamed-output`, `does-not-load`, `non-finite-logits`.
     """
@@ -120,7 +125,7 @@ def _made(
     for path in papers:
         shutil.copyfile(path, output / path.name)
     _take(scratch / "made", output)
-    prove(output, max(1, int(request.get("threads", 1))))
+    (finish or prove)(output, max(1, int(request.get("threads", 1))))
     return {"bytes": _size(output), "seconds": time.perf_counter() - started}
 
 
@@ -187,7 +192,7 @@ def confine(scratch: Path, *, offline: bool) -> None:
         (scratch / folder).mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(scratch / folder)
     os.environ.update(
-        CI="1",  # its telemetry honours this one
+        CI="true",  # its telemetry honours this one
         OLIVE_DISABLE_TELEMETRY="1",
         ORT_DISABLE_TELEMETRY="1",
         **({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {}),
@@ -240,7 +245,7 @@ def _words(error: Exception) -> str:
 
 def prove(folder: Path, threads: int) -> None:
     """That the model folder `folder` is one: its graph has the output that its configuration names, it loads, and it
-    answers a few tokens with numbers. Raises as `_made`."""
+    answers a few tokens with numbers. Raises as `made`."""
     from .evaluation import Tokens
     from .olive_session import Session, read_config
 

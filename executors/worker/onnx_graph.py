@@ -81,8 +81,8 @@ def scan(request: Request) -> dict[str, Any]:
         values = _array(tensor, path)
         if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
             rows.append({**_plain(str(tensor.name), values), "not_finite": int((~np.isfinite(values)).sum())})
-    sizes = [_bytes(tensor) for tensor in graph.initializer]
-    norms = sum(_count(tensor) for tensor in others if "norm" in tensor.name)
+    sizes = [stored_bytes(tensor) for tensor in graph.initializer]
+    norms = sum(count(tensor) for tensor in others if "norm" in tensor.name)
     return {
         "weights": rows,
         "tensors": len(sizes),
@@ -100,9 +100,9 @@ def _row(
     name = _SUFFIX.sub("", str(node.name))
     name = name.replace("GatherBlockQuantized", "Gather").replace("MatMulNBits", "MatMul").replace("Gemm", "MatMul")
     around = [stored[part] for part in node.input if part in stored and part != weight.name]
-    size = _bytes(weight) + sum(map(_bytes, around))
+    size = stored_bytes(weight) + sum(map(stored_bytes, around))
     if node.op_type in ("MatMul", "Gemm", "Gather"):
-        found = _values_of(weight, path)
+        found = values_of(weight, path)
         turned = node.op_type == "MatMul"
         rows, columns = (weight.dims[1], weight.dims[0]) if turned else (weight.dims[0], weight.dims[-1])
         bits, block, symmetric, checked = (16 if weight.data_type == onnx.TensorProto.FLOAT16 else 32), 0, True, found
@@ -111,7 +111,7 @@ def _row(
         scales = next((t for t in around if t.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)), None)
         if scales is None:
             raise WorkerError("damaged-file", f"{name} has no scales.")
-        checked = _values_of(scales, path)
+        checked = values_of(scales, path)
         symmetric = len([t for t in around if t.data_type == onnx.TensorProto.UINT8]) == 0
         if node.op_type == "MatMulNBits":
             rows, columns = int(said["N"]), int(said["K"])
@@ -140,7 +140,7 @@ def _plain(name: str, values: NDArray[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _values_of(tensor: onnx.TensorProto, path: Path) -> tuple[int, float]:
+def values_of(tensor: onnx.TensorProto, path: Path) -> tuple[int, float]:
     """How many values of a tensor are no numbers, and which share of them is zero."""
     values = _array(tensor, path)
     if values is None or values.dtype.kind != "f" or not values.size:
@@ -164,28 +164,28 @@ def _array(tensor: onnx.TensorProto, path: Path) -> NDArray[Any] | None:
     """
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        if not tensor.raw_data and _count(tensor):
+        if not tensor.raw_data and count(tensor):
             return np.asarray(onnx.numpy_helper.to_array(tensor))
         data = np.frombuffer(tensor.raw_data, np.uint8)
     else:
         place = {entry.key: entry.value for entry in tensor.external_data}
         file = path.parent / Path(place["location"]).name
-        start, size = int(place.get("offset", 0)), int(place.get("length", 0)) or _bytes(tensor)
+        start, size = int(place.get("offset", 0)), int(place.get("length", 0)) or stored_bytes(tensor)
         if not file.is_file() or start < 0 or start + size > file.stat().st_size:
             raise WorkerError("damaged-file", f"The values of {tensor.name} lie outside of {file.name}.")
         data = np.memmap(file, np.uint8, "r", start, (size,)) if size else np.empty(0, np.uint8)
-    if dtype.itemsize * _count(tensor) != data.size:
+    if dtype.itemsize * count(tensor) != data.size:
         raise WorkerError("damaged-file", f"{tensor.name} has another size than its shape.")
     values: NDArray[Any] = data.view(dtype)
     return values
 
 
-def _count(tensor: onnx.TensorProto) -> int:
+def count(tensor: onnx.TensorProto) -> int:
     return int(np.prod([int(size) for size in tensor.dims], dtype=np.int64))
 
 
-def _bytes(tensor: onnx.TensorProto) -> int:
+def stored_bytes(tensor: onnx.TensorProto) -> int:
     """What a tensor takes: half a byte per 4-bit value."""
     if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
-        return -(-_count(tensor) // 2)
-    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize) * _count(tensor)
+        return -(-count(tensor) // 2)
+    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize) * count(tensor)

@@ -16,7 +16,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from . import choices, evaluation, ir
+from . import choices, encoding, evaluation, ir
 from .openvino_session import (
     MODEL_FILE,
     Session,
@@ -81,7 +81,7 @@ def compress(request: Request) -> dict[str, Any]:
     """Write the model folder `input` to the new folder `output` with its weights compressed by `passes`, in order.
 
     See ir.compress for a pass. `text`: the calibration text for passes that estimate scales (`samples` windows of
-    `sample_tokens` tokens). Tokenizer and configuration are copied. Returns `bytes`, `seconds`.
+    `sample_tokens` tokens). Tokenizer, configuration and `papers` are copied. Returns `bytes`, `seconds`.
     Raises `same-file`, `compress-failed`.
     """
     source, output = Path(request["input"]).resolve(strict=True), Path(request["output"])
@@ -96,6 +96,7 @@ def compress(request: Request) -> dict[str, Any]:
     for name in (*TOKENIZER_FILES, *CONFIG_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, output / name)
+    encoding.copy_papers(source, output, request.get("papers", ()))
     return {"bytes": _size(output), "seconds": time.perf_counter() - started}
 
 
@@ -120,7 +121,7 @@ def _samples(request: Request, folder: Path) -> list[dict[str, Any]]:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def scan(request: Request) -> dict[str, Any]:

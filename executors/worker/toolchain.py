@@ -27,7 +27,7 @@ MAX_LINE_CHARACTERS = 500
 MAX_ARCHIVED_BYTES = 64 * 1024**2
 LEAST_FREE_BYTES = 1024**2  # with less, what failed failed for want of space
 # Imports that would otherwise report themselves to their makers or look for a network.
-QUIET = {"CI": "1", "OLIVE_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "NNCF_CI": "1"}
+QUIET = {"CI": "true", "OLIVE_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "NNCF_CI": "1"}
 _MISSING = re.compile(r"(?:No matching distribution found for|satisfies the requirement) ([\w.\-+=!<>~]+)")
 _UNREACHABLE = ("NewConnectionError", "ConnectTimeoutError", "Failed to establish", "Max retries", "name resolution")
 _STEPS = ("Collecting", "Downloading", "Processing", "Using cached", "Building wheel", "Installing", "Looking in")

@@ -171,7 +171,7 @@ def test_a_higher_precision_never_needs_less_memory(model: ModelSpec, names: lis
 def test_every_framework_and_place_has_its_overheads() -> None:
     places = {"cpu", "gpu", "unified", "npu"}
     for framework in ("llama.cpp", "openvino", "olive"):
-        assert {place for name, place in overheads() if name == framework} == places
+        assert {place for name, place in overheads() if name == framework} - {"cpu-encoder"} == places
     assert all(row.source for row in overheads().values())
     assert {place_of(b) for b in ("cpu", "cuda", "metal", "openvino-npu")} == places
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -44,6 +47,25 @@ def test_a_worker_imports_only_what_an_isolated_environment_has(path: Path) -> N
     }
     frameworks |= {"mlx", "mlx_lm", "tokenizers", "transformers", "optimum", "convert_hf_to_gguf"}
     assert names - sys.stdlib_module_names <= {"numpy", "jinja2"} | frameworks
+
+
+def test_telemetry_that_is_sent_on_import_is_off_before_anything_is_imported(tmp_path: Path) -> None:
+    """OpenVINO's stops at CI=true and at no other word; an own worker sees what every worker's framework sees."""
+    own = tmp_path / "own.py"
+    own.write_text("import os\nOPERATIONS = {'say': lambda request: {'ci': os.environ.get('CI')}}\n")
+    command = [sys.executable, "-I", str(WORKER), "own", str(own)]
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b'{"op": "say"}\n')
+    process.stdin.flush()
+    answer = json.loads(process.stdout.readline())
+    process.stdin.close()
+    process.wait()
+    assert answer["result"]["ci"] == "true"
 
 
 def test_a_template_is_rendered_with_the_generation_prompt() -> None:

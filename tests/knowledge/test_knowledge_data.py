@@ -64,7 +64,7 @@ def test_quality_rows_are_within_bounds_and_not_repeated() -> None:
         assert 0 < row.retention < 1.01
         assert row.kl_divergence is None or 0 <= row.kl_divergence < 5
         assert row.same_top1 is None or 0.3 < row.same_top1 <= 1
-        assert 0.1 < row.params_b < 100
+        assert 0.01 < row.params_b < 100
         assert row.metric
 
 

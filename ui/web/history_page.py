@@ -12,7 +12,15 @@ from ui.view_run import quantity
 from ui.web.parts import note, picture, plain, show_error
 from ui.web.plan_page import here
 
-METRICS = ("decode_tps", "prefill_tps", "ttft_ms", "peak_rss_bytes", "artifact_bytes", "quality_retention")
+METRICS = (
+    "decode_tps",
+    "prefill_tps",
+    "ttft_ms",
+    "peak_rss_bytes",
+    "artifact_bytes",
+    "quality_retention",
+    "sentences_per_second",
+)
 
 
 def show() -> None:
