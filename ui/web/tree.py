@@ -52,5 +52,10 @@ def _answer(node: Node, when: str, lit: bool, lost: list[Document]) -> str:
         inside.append(f"<p class='soft'>and {len(lost) - _SHOWN} more, in the tab Ruled out</p>")
     mark = "✓ " if lit else ""
     state = "lit" if lit else "lost" if lost else "off"
-    words = f"<span>{mark}{safe(node.id)}</span>{count}"
+    words = f"<span title='{safe(node.id)}'>{mark}{safe(_spoken(node.id))}</span>{count}"
     return f"<li class='{state}'><details><summary>{words}</summary>{''.join(inside)}</details></li>"
+
+
+def _spoken(rule: str) -> str:
+    """What a rule's name says within its question: `memory.tight` is `tight`."""
+    return rule.rpartition(".")[2].replace("-", " ")
