@@ -107,7 +107,7 @@ def intervals(rows: Sequence[Interval], unit: str, *, from_zero: bool = True) ->
     marks = []
     for number, row in enumerate(rows):
         y = 14 + step * number
-        marks.append(_text(0, y, row.label, bold=row.strong))
+        marks.append(_text(0, y, _beside(row.label, row.text), bold=row.strong))
         marks.append(_text(WIDTH, y, row.text, anchor="end"))
         marks.append(_line(0, y + 12, WIDTH, y + 12, "line", 0.5))
         if row.low is not None and row.high is not None:
@@ -177,7 +177,7 @@ def bars(rows: Sequence[Bar], limit: float | None = None, limit_text: str = "") 
     most = max([limit or 0.0, 1.0, *(row.share for row in rows if row.share is not None)])
     for number, row in enumerate(rows):
         y = 14 + step * number
-        marks.append(_text(0, y, row.label))
+        marks.append(_text(0, y, _beside(row.label, row.text)))
         marks.append(_text(WIDTH, y, row.text, anchor="end"))
         if row.share is not None:
             colour = {True: "good", False: "bad", None: "four"}[row.good]
@@ -189,6 +189,11 @@ def bars(rows: Sequence[Bar], limit: float | None = None, limit_text: str = "") 
         marks.append(_text(x, height + 12, limit_text, anchor="end"))
     described = "; ".join(f"{row.label}: {row.text}" for row in rows)
     return _svg(height + (18 if limit is not None else 0), f"{limit_text}. {described}", marks)
+
+
+def _beside(label: str, text: str) -> str:
+    """`label`, short enough to stand on one line with `text`."""
+    return _fitting(label, WIDTH - _LETTER * (len(text) + 1))
 
 
 def _fitting(words: str, width: float) -> str:

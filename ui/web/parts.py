@@ -32,6 +32,7 @@ STYLE = """
 .path .lost > details > summary span { border-color: var(--bad); } .path details p { margin: .3rem 0 .3rem 1rem; }
 .soft { font-size: .9rem; }
 .plot { overflow-x: auto; } [data-testid=stMainBlockContainer] { padding-top: 4rem; }
+h1 { font-size: clamp(1.7rem, 4vw, 2.5rem) !important; }
 </style>
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from advisor.plan import Plan
+from executors.history import history_path
 from knowledge.base import AdvisorError
 from probes.profile import HardwareProfile
 from ui import jobs
@@ -65,7 +66,8 @@ def plan_of(question: Asked) -> dict[str, Any]:
     """What `advisor plan` would answer; kept for the session, so that opening a tab decides nothing anew."""
     profile = question.profile.model_dump_json() if question.profile else ""
     known: dict[tuple[Any, ...], dict[str, Any]] = st.session_state.setdefault("plans", {})
-    key = (question.words, profile)
+    history = history_path()  # a run that has ended since moves the plan
+    key = (question.words, profile, history.stat().st_mtime_ns if history.exists() else 0)
     if key not in known:
         if len(known) > 40:
             known.clear()
