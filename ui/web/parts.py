@@ -31,7 +31,7 @@ STYLE = """
   border: 1px solid var(--four); } .path .lit > details > summary span { background: #1f5f9e; color: #fff; border: 0; }
 .path .lost > details > summary span { border-color: var(--bad); } .path details p { margin: .3rem 0 .3rem 1rem; }
 .soft { font-size: .9rem; }
-.plot { overflow-x: auto; } [data-testid=stMainBlockContainer] { padding-top: 4rem; }
+.plot { overflow-x: auto; margin-bottom: .6rem; } [data-testid=stMainBlockContainer] { padding-top: 4rem; }
 h1 { font-size: clamp(1.7rem, 4vw, 2.5rem) !important; }
 </style>
 """

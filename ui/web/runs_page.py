@@ -94,7 +94,7 @@ def _show_ended(run: jobs.Run) -> None:
     if run.report is None:
         _show_log(run.name)
         return
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="large"):
         for what, much in in_short(run.report):
             st.metric(what, much, width="content")
     verdict, *more = summary(run.report)
