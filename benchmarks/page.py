@@ -5,14 +5,15 @@
 Each run starts a server of its own. `first paint`: from opening the address to the first words drawn, by the browser's
 own clock. `first plan`: to the recommendation for this machine. Each for the first visitor, who waits for imports and
 the probe, and for the second. `answer`: from Enter in the field for the memory to the changed plan, which is decided
-anew each time; the median of 12. `three at once`: the same while two more sessions change theirs. Timings are of this
-machine at this moment: figures for a note, never a test.
+anew each time; the median of 12. `three at once`: the same while two more sessions change theirs. The load that is
+printed is that of the last minute, these browsers included: figures for a note, never a test.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -89,7 +90,7 @@ def once(folder: Path) -> dict[str, float]:
     return {
         "first paint, first visitor": paint, "first plan, first visitor": plan,
         "first paint, second visitor": paint_again, "first plan, second visitor": plan_again,
-        "answer": median(alone), "three at once": median(together),
+        "answer": median(alone), "three at once": median(together), "load of the machine": os.getloadavg()[0],
     }  # fmt: skip
 
 

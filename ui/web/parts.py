@@ -32,6 +32,7 @@ STYLE = """
 .path .lost > details > summary span { border-color: var(--bad); } .path details p { margin: .3rem 0 .3rem 1rem; }
 .soft { font-size: .9rem; }
 .plot { overflow-x: auto; margin-bottom: .6rem; } [data-testid=stMainBlockContainer] { padding-top: 4rem; }
+[data-testid=stBaseButton-primary] { background: #1f5f9e; border-color: #1f5f9e; }
 h1 { font-size: clamp(1.7rem, 4vw, 2.5rem) !important; }
 </style>
 """
