@@ -15,12 +15,17 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
+from advisor.engines import Engine, default_threads, engines_of
 from advisor.speed import CostModel, Interval, Work
 from knowledge.base import AdvisorError
+from knowledge.matrix import load_backends
 from knowledge.models import find_model
 from knowledge.precisions import resolve_precision
 from knowledge.weights import weights
+from probes.profile import HardwareProfile
 
+SPEEDS = ("decode_tps", "prefill_tps")
+_RUNNABLE = ("supported", "experimental")
 _PRIOR_WEIGHT = 2.0
 _NARROWED = 0.4
 _REPEAT_SPREAD = 1.25
@@ -44,6 +49,18 @@ class MeasuredRow(Protocol):
     def mid(self) -> float | None: ...
     @property
     def measured(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What the history makes of predictions for configurations that were not measured: `metric` is multiplied by
+    `factor`, on the evidence of so many `configurations` of this framework and backend."""
+
+    framework: str
+    backend: str
+    metric: str
+    factor: float
+    configurations: int
 
 
 def shrunk(logs: Sequence[float]) -> float:
@@ -89,24 +106,35 @@ class Calibrated:
             return Interval(mid / _REPEAT_SPREAD, mid, mid * _REPEAT_SPREAD, basis)
         if here not in self._ratios or prior.low is None or prior.mid is None or prior.high is None:
             return prior
-        if here not in self._shifts:
-            self._shifts[here] = self._shift(metric, work)
-        shift, count = self._shifts[here]
+        shift, count = self._shift(here, work.engine, work.threads)
         mid = prior.mid * math.exp(shift)
         narrower = 1 - _NARROWED * _share(count)
         low, high = (mid * (end / prior.mid) ** narrower for end in (prior.low, prior.high))
         basis = f"{prior.basis}; moved by {math.exp(shift):.2f} after {count} measured here"
         return Interval(low, mid, high, basis)
 
-    def _shift(self, metric: str, work: Work) -> tuple[float, int]:
-        """The shift of a framework and backend, and how many configurations it rests on."""
-        logs = []
-        for rows in self._ratios[(work.framework, work.backend, metric)].values():
-            expected = self._predicted_now(metric, work, rows[0])
-            logs.append(median(math.log(row.measured / (expected or row.mid or row.measured)) for row in rows))
-        return shrunk(logs), len(logs)
+    def corrections(self, profile: HardwareProfile) -> list[Correction]:
+        """By how much the measurements move the predictions for the machine of `profile`, whose they are."""
+        usable = {(row.framework, row.backend, row.engine) for row in load_backends() if row.support in _RUNNABLE}
+        found = []
+        for here in sorted(self._ratios):
+            engine = next((e for e in engines_of(profile) if (*here[:2], e.kind) in usable), None)
+            if here[2] in SPEEDS and engine is not None:
+                shift, count = self._shift(here, engine, default_threads(profile))
+                found.append(Correction(*here, math.exp(shift), count))
+        return found
 
-    def _predicted_now(self, metric: str, work: Work, row: MeasuredRow) -> float | None:
+    def _shift(self, here: tuple[str, str, str], engine: Engine, threads: int | None) -> tuple[float, int]:
+        """The shift of a framework, backend and metric, and how many configurations it rests on."""
+        if here not in self._shifts:
+            logs = []
+            for rows in self._ratios[here].values():
+                expected = self._predicted_now(rows[0], engine, threads)
+                logs.append(median(math.log(row.measured / (expected or row.mid or row.measured)) for row in rows))
+            self._shifts[here] = shrunk(logs), len(logs)
+        return self._shifts[here]
+
+    def _predicted_now(self, row: MeasuredRow, engine: Engine, threads: int | None) -> float | None:
         """What the model of today says of a configuration that was measured; its plan may be of an older model. None
         where the model or the precision is not of the knowledge base: the plan's own figure counts then."""
         try:
@@ -116,5 +144,5 @@ class Calibrated:
             return None
         share = spec.active_params / spec.params if spec.active_params else 1.0
         active = sizes.tensor_bytes * share
-        then = Work(spec, row.framework, row.backend, row.precision, active, 0.0, work.engine, work.threads)
-        return (self.prior.decode_tps(then) if metric == "decode_tps" else self.prior.prefill_tps(then)).mid
+        then = Work(spec, row.framework, row.backend, row.precision, active, 0.0, engine, threads)
+        return (self.prior.decode_tps(then) if row.metric == "decode_tps" else self.prior.prefill_tps(then)).mid

@@ -185,8 +185,10 @@ def _possible(
     if not large:
         return list(models), []
     least = min(large, key=lambda spec: (floor[spec], spec.name))
+    from_size = f"{least.params_b:.3g} billion parameters"
+    many = f"1 model of {from_size} needs" if len(large) == 1 else f"{len(large)} models from {from_size} on need"
     text = (
-        f"{len(large)} models from {least.params_b:.3g} billion parameters on need more than the "
+        f"{many} more than the "
         f"{format_bytes(usable.bytes)} usable in {usable.pool}, even at {fewest.name} (the smallest, {least.name}: "
         f"{format_bytes(floor[least])} of weights at least)."
     )

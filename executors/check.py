@@ -105,7 +105,7 @@ DETAILS = (("Evidence", "evidence"), ("Why", "why"), ("How", "how"))
 
 def checklist_markdown(document: Mapping[str, Any]) -> str:
     """The checklist as Markdown task lists by phase, every string escaped."""
-    lines = ["# Deployment checklist", ""]
+    lines = ["# Deployment checklist", "", "RUN_DIR is the run's folder.", ""]
     for phase in PHASES:
         items = [item for item in document["items"] if item["phase"] == phase]
         if items:

@@ -15,6 +15,9 @@ from html import escape
 from knowledge.base import printable
 
 WIDTH = 640
+LEAST = 520
+"""Narrower than this, words would be too small to read: what holds the plot scrolls."""
+_LETTER = 7.4  # the width of a letter of its 13 pixels, about
 _COLOURS = {
     "one": "var(--one, #2f6fb0)",
     "two": "var(--two, #5d9bd5)",
@@ -104,7 +107,7 @@ def intervals(rows: Sequence[Interval], unit: str, *, from_zero: bool = True) ->
     marks = []
     for number, row in enumerate(rows):
         y = 14 + step * number
-        marks.append(_text(0, y, row.label, bold=row.strong))
+        marks.append(_text(0, y, _beside(row.label, row.text), bold=row.strong))
         marks.append(_text(WIDTH, y, row.text, anchor="end"))
         marks.append(_line(0, y + 12, WIDTH, y + 12, "line", 0.5))
         if row.low is not None and row.high is not None:
@@ -160,7 +163,8 @@ def pareto(points: Sequence[Point], x_label: str, y_label: str, area_label: str)
         lowest = max(y + 4, lowest + 15)  # labels never lie on one another
         beyond = x > (left + right) / 2
         at = x - radius(point) - 4 if beyond else x + radius(point) + 4
-        marks.append(_text(at, lowest, point.label, anchor="end" if beyond else "start", bold=point.strong))
+        words = _fitting(point.label, at - left if beyond else WIDTH - at)
+        marks.append(_text(at, lowest, words, anchor="end" if beyond else "start", bold=point.strong))
     marks.append(_text((left + right) / 2, bottom + 36, x_label, anchor="middle"))
     marks.append(_text(left, top - 4, f"{y_label}; {area_label}"))
     described = "; ".join(f"{point.label}: {point.x:.4g}, {point.y:.4g}" for point in points)
@@ -173,7 +177,7 @@ def bars(rows: Sequence[Bar], limit: float | None = None, limit_text: str = "") 
     most = max([limit or 0.0, 1.0, *(row.share for row in rows if row.share is not None)])
     for number, row in enumerate(rows):
         y = 14 + step * number
-        marks.append(_text(0, y, row.label))
+        marks.append(_text(0, y, _beside(row.label, row.text)))
         marks.append(_text(WIDTH, y, row.text, anchor="end"))
         if row.share is not None:
             colour = {True: "good", False: "bad", None: "four"}[row.good]
@@ -181,9 +185,21 @@ def bars(rows: Sequence[Bar], limit: float | None = None, limit_text: str = "") 
     height = step * len(rows)
     if limit is not None:
         x = WIDTH * limit / most
-        marks += [_line(x, 4, x, height, "ink", 1.5, dashed=True), _text(x - 4, height + 12, limit_text, anchor="end")]
+        marks += [_line(x, y, x, y + 21, "ink", 1.5) for y in range(17, height, step)]
+        marks.append(_text(x, height + 12, limit_text, anchor="end"))
     described = "; ".join(f"{row.label}: {row.text}" for row in rows)
     return _svg(height + (18 if limit is not None else 0), f"{limit_text}. {described}", marks)
+
+
+def _beside(label: str, text: str) -> str:
+    """`label`, short enough to stand on one line with `text`."""
+    return _fitting(label, WIDTH - _LETTER * (len(text) + 1))
+
+
+def _fitting(words: str, width: float) -> str:
+    """`words`, shortened in their middle where they would be wider than `width`."""
+    most = int(width / _LETTER)
+    return words if len(words) <= most else f"{words[: most * 2 // 3 - 1]}…{words[len(words) - most // 3 :]}"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -205,7 +221,8 @@ def _svg(height: float, description: str, marks: Sequence[str]) -> str:
     words = escape(printable(description, 4000))
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{words}" xmlns="http://www.w3.org/2000/svg" '
-        f'style="width:100%;max-width:{WIDTH}px;height:auto;font:13px system-ui,sans-serif"><title>{words}</title>'
+        f'style="width:100%;min-width:{LEAST}px;max-width:{WIDTH}px;height:auto;font:13px system-ui,sans-serif">'
+        f"<title>{words}</title>"
         f"{''.join(marks)}</svg>"
     )
 
@@ -227,11 +244,10 @@ def _disc(x: float, y: float, radius: float, colour: str, title: str, opacity: f
     )
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float, *, dashed: bool = False) -> str:
-    dash = ' stroke-dasharray="4 3"' if dashed else ""
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float) -> str:
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{_COLOURS[colour]}" '
-        f'stroke-width="{width}"{dash}/>'
+        f'stroke-width="{width}"/>'
     )
 
 

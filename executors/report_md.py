@@ -35,8 +35,7 @@ def render(document: Mapping[str, Any]) -> str:
     lines = [
         f"# {escape(document['model'])} as {escape(document['precision'])}: {document['status']}",
         "",
-        escape(summary(document)),
-        "",
+        *(line for paragraph in summary(document) for line in (escape(paragraph), "")),
         *gates(document),
         *comparison(document),
         *quality(document),

@@ -63,7 +63,8 @@ def quantity(metric: str, value: float | None) -> str:
         return f"{value:.2f}x"
     if metric.endswith("kl_divergence"):
         return f"{value:.4f} nats"
-    return f"{value:.4g} {_UNITS.get(metric, '')}".strip()
+    figure = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{figure} {_UNITS.get(metric, '')}".strip()
 
 
 def interval(metric: str, low: float | None, high: float | None) -> str:
@@ -74,23 +75,23 @@ def interval(metric: str, low: float | None, high: float | None) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def summary(document: Mapping[str, Any]) -> str:
-    """The report in one paragraph: what was made, whether it passed, why this precision, at which figures."""
-    sentences = [
+def summary(document: Mapping[str, Any]) -> list[str]:
+    """The report in up to three paragraphs: what was made, whether it passed and at which figures; why this precision;
+    what it was compared with."""
+    verdict = [
         f"{document['model']} as {document['precision']} with {document['framework']} ({document['backend']}) "
         f"{_VERDICTS[document['status']]}."
     ]
     if error := document.get("error"):
-        sentences.append(error["message"])
+        verdict.append(error["message"])
     kept = next((rung for rung in document["rungs"] if rung["chosen"]), None)
     if kept is not None:
-        sentences += _figures(document, kept)
-        sentences += _runtime(document)
-    sentences += _climb(document["rungs"])
-    sentences += _choice(document)
-    if note := document["reference"]["note"]:
-        sentences.append(f"The reference: {note.rstrip('.')}.")
-    return " ".join(sentences)
+        verdict += _figures(document, kept)
+        verdict += _runtime(document)
+    why = [*_climb(document["rungs"]), *_choice(document)]
+    note = document["reference"]["note"]
+    reference = [f"The reference: {note.rstrip('.')}."] if note else []
+    return [" ".join(sentences) for sentences in (verdict, why, reference) if sentences]
 
 
 def _figures(document: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:

@@ -51,8 +51,8 @@ def run_plan(
 
     `machine` is the one this runs on, as probed. `escalate` climbs the ladder while a required gate does not pass.
     `on_event` gets `{"type": "step", "state": "started|done|cached|failed|skipped", "id", "title", "rung", "index",
-    "total", "seconds"}`, `{"type": "progress", "id", "done", "total", "text"}`, `{"type": "rung", "rung", "precision",
-    "text"}` and `{"type": "note", "text"}`.
+    "total", "seconds", "estimate_seconds"}` (the plan's, or None), `{"type": "progress", "id", "done", "total",
+    "text"}`, `{"type": "rung", "rung", "precision", "text"}` and `{"type": "note", "text"}`.
 
     A gate that does not pass is in the report, no error. Raises AdvisorError: what a step failed with (exit 6 or 7),
     `interrupted` (exit 130, after Ctrl-C or `cancel`), `run-in-progress`, `other-plan`, `bad-plan`, `disk-full`.

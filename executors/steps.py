@@ -206,5 +206,6 @@ class StepRunner:
                 "index": len(self.records) + (state == "started"),
                 "total": max(self.total, len(self.records)),
                 "seconds": seconds,
+                "estimate_seconds": job.step.estimate.seconds,
             }
         )

@@ -283,7 +283,7 @@ def words_for(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return f"{value / 2**30:.2f} GiB" if value >= 2**28 else f"{value / 2**20:.0f} MiB"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     if isinstance(value, tuple | list | frozenset | set):
         return ", ".join(sorted(map(str, value)))
     return str(value)

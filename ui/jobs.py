@@ -145,6 +145,7 @@ def _take(now: dict[str, Any], event: Event) -> None:
         title = event.get("title") or event["id"]
         if event["state"] == "started":
             now.update(title=title, index=event["index"], total=event["total"], share=None, text="", since=time.time())
+            now["estimate_seconds"] = event.get("estimate_seconds")
         else:
             now["steps"].append({"title": title, "state": event["state"], "seconds": event.get("seconds")})
     elif event["type"] == "progress":

@@ -50,6 +50,14 @@ def _title(event: Event) -> str:
     return str(event.get("title") or event["id"])
 
 
+def _expected(event: Event) -> str:
+    """What the plan expects the step to take, where it expects anything: `, about 20 s`."""
+    from ui.terminal import duration
+
+    expected = event.get("estimate_seconds")
+    return "" if expected is None else f", about {duration(expected)}"
+
+
 @contextlib.contextmanager
 def _bars() -> Iterator[Listener]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -65,7 +73,9 @@ def _bars() -> Iterator[Listener]:
                 total = event.get("total") or None
                 progress.update(bar, completed=event.get("done", 0), total=total)
             elif event["type"] == "step" and event["state"] == "started":
-                progress.reset(bar, total=None, description=safe(f"{_place(event)} {_title(event)}", 60))
+                progress.reset(
+                    bar, total=None, description=safe(f"{_place(event)} {_title(event)}{_expected(event)}", 80)
+                )
             else:
                 progress.print(safe(_line(event)))
 

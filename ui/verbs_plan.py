@@ -20,6 +20,7 @@ from ui.command import Answer, Parser, to_json
 from ui.plan_options import add_constraints, constraints_from
 
 if TYPE_CHECKING:
+    from advisor.calibration import Correction
     from advisor.constraints import Constraints
     from advisor.speed import CostModel
     from probes.profile import HardwareProfile
@@ -123,6 +124,15 @@ def _cost_model(profile: HardwareProfile) -> tuple[CostModel, list[str]]:
         return Calibrated(Learned(), calibration_rows(profile.fingerprint)), []
     except AdvisorError as error:
         return Learned(), [f"This machine's own measurements were left out. {error.message}"]
+
+
+def corrections(profile: HardwareProfile) -> list[Correction]:
+    """How this machine's history moves its predictions; empty where there is none. AdvisorError if it is broken."""
+    from advisor.calibration import Calibrated
+    from advisor.learned import Learned
+    from executors.history import calibration_rows
+
+    return Calibrated(Learned(), calibration_rows(profile.fingerprint)).corrections(profile)
 
 
 def machine(constraints: Constraints) -> HardwareProfile:

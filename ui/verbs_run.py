@@ -19,6 +19,7 @@ from ui.command import Answer, Parser, to_json
 
 if TYPE_CHECKING:
     from advisor.plan import Plan
+    from probes.profile import HardwareProfile
 
 EXIT_OF_RUN = {
     "passed": EXIT_OK,
@@ -174,20 +175,24 @@ def history(arguments: argparse.Namespace) -> Answer:
     from dataclasses import asdict
 
     from executors.history import export, forget, list_history
+    from ui.verbs_plan import corrections
 
     if arguments.action not in ("list", "export", "forget"):
         hint = "write `advisor history`, `advisor history export` or `advisor history forget`"
         raise AdvisorError("bad-option", f"advisor history cannot {arguments.action!r}.", hint)
     if arguments.run_id is not None and arguments.action != "forget":
         raise AdvisorError("bad-option", "--run goes with `advisor history forget`.", "leave out --run")
-    fingerprint = None if arguments.all or arguments.run_id is not None else _this_machine()
+    whole = arguments.all or arguments.run_id is not None
+    profile = None if whole else _this_machine(bench=arguments.action == "list")
+    fingerprint = profile.fingerprint if profile else None
     if arguments.action == "forget":
         count = forget(fingerprint=fingerprint, run_id=arguments.run_id)
         return Answer(
             {"schema": "advisor.history/1", "forgotten": count}, lambda: print(f"Forgot {count} measured figures.")
         )
     rows = [asdict(row) for row in list_history(fingerprint)]
-    document = {"schema": "advisor.history/1", "fingerprint": fingerprint, "rows": rows}
+    moved = [asdict(row) for row in corrections(profile)] if profile and arguments.action == "list" else []
+    document = {"schema": "advisor.history/1", "fingerprint": fingerprint, "rows": rows, "calibration": moved}
 
     def show() -> None:
         if arguments.action == "export":
@@ -195,12 +200,12 @@ def history(arguments: argparse.Namespace) -> Answer:
         else:
             from ui.view_run import show_history
 
-            show_history(rows)
+            show_history(rows, moved)
 
     return Answer(document, show)
 
 
-def _this_machine() -> str:
+def _this_machine(*, bench: bool) -> HardwareProfile:
     from probes.probe import probe_machine
 
-    return probe_machine(bench=False).fingerprint
+    return probe_machine(bench=bench)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from executors.report_text import LABELS
 from knowledge.base import printable
 from ui.terminal import (
     bullets,
@@ -208,7 +209,15 @@ def show_checklist(document: Document) -> None:
         screen.print(table(("status", "item", "evidence"), rows))
 
 
-def show_history(rows: list[Document]) -> None:
+def correction_words(moved: Document) -> str:
+    """`Decode with llama.cpp on cpu: predictions times 0.83, after 2 configurations measured here`."""
+    count = moved["configurations"]
+    evidence = "1 configuration" if count == 1 else f"{count} configurations"
+    where = f"{LABELS[moved['metric']]} with {moved['framework']} on {moved['backend']}"
+    return f"{where}: predictions times {moved['factor']:.2f}, after {evidence} measured here"
+
+
+def show_history(rows: list[Document], moved: list[Document]) -> None:
     screen = console()
     if not rows:
         screen.print("No run was measured on this machine yet. Start with:")
@@ -222,3 +231,6 @@ def show_history(rows: list[Document]) -> None:
         when = f"{safe(first['time'][:16].replace('T', ' '))} UTC"
         pairs(screen, [("when", when), ("with", framework), ("run", safe(first["run_id"]))])
         screen.print(_predictions(measured))
+    if moved:
+        heading(screen, "What that does to plans of what was not measured")
+        bullets(screen, (safe(correction_words(row)) for row in moved))

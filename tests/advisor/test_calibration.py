@@ -8,6 +8,7 @@ from advisor.calibration import Calibrated
 from advisor.engines import Engine
 from advisor.speed import Interval, Roofline, Work, ttft_ms
 from knowledge.models import find_model
+from probes.declared import declared_profile
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,18 @@ def test_the_first_token_waits_for_the_prompt() -> None:
     assert wait.low
     assert wait.high
     assert wait.low < wait.mid < wait.high
+
+
+def test_the_corrections_that_are_shown_are_those_that_predictions_get() -> None:
+    profile = declared_profile(ram_bytes=16 * 2**30, chip="Core Ultra 7 258V", os="linux")
+    rows = [
+        Row("other", "Q8_0", 40.0, 20.0),
+        Row("more", "Q8_0", 40.0, 20.0),
+        Row("one", "F16", 1.0, 2.0, metric="ttft_ms"),
+    ]
+    (shown,) = Calibrated(Roofline(), rows).corrections(profile)
+    assert (shown.framework, shown.backend, shown.metric, shown.configurations) == ("llama.cpp", "cpu", "decode_tps", 2)
+    plain, moved = Roofline().decode_tps(work()), Calibrated(Roofline(), rows).decode_tps(work())
+    assert plain.mid
+    assert moved.mid == pytest.approx(plain.mid * shown.factor)
+    assert Calibrated(Roofline(), []).corrections(profile) == []

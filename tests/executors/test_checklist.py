@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from fake_run import CHECKS, MACHINE, FakeExecutor, fake_model, fake_plan
 
+from advisor.constraints import Constraints
 from executors.check import CHECKS as REGISTRY
 from executors.check import check_run, checklist_markdown, failed
 from executors.runner import run_plan
 from knowledge.base import AdvisorError
+from ui.verbs_plan import make_plan
 
 MIX = "Q8_0+ffn_gate=Q5_0"
 
@@ -141,3 +143,23 @@ def test_the_checklist_page_escapes_what_models_say() -> None:
     assert "<script>" not in page
     assert "a &amp; b" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("framework", ["llama.cpp", "openvino", "olive", "mlx"])
+def test_every_item_of_the_course_is_there_for_every_framework(framework: str) -> None:
+    course = {
+        "pre-deployment": {"accuracy", "performance-targets", "security", "stress", "failure-recovery",
+                           "monitoring-configured", "rollback-tested"},
+        "deployment": {"blue-green", "gradual", "dashboards", "baselines", "error-thresholds", "rollback-triggers"},
+        "post-deployment": {"drift", "degradation", "resources", "user-experience", "lineage", "reviews"},
+    }  # fmt: skip
+    machine = (
+        {"chip": "Apple M3", "os": "macos"} if framework == "mlx" else {"chip": "Core Ultra 7 258V", "os": "linux"}
+    )
+    asked = Constraints(model="Qwen2.5-0.5B-Instruct", framework=framework, ram_bytes=16 * 2**30, **machine)
+    items = make_plan(asked)["plan"]["checklist"]
+    for phase, ids in course.items():
+        assert ids <= {item["id"] for item in items if item["phase"] == phase}, phase
+    assert all(item["why"] and item["how"] and "{" not in item["text"] + item["how"] for item in items)
+    assert all(item["command"] for item in items if item["kind"] == "automatic")
+    assert any(framework in item["text"] + item["how"] for item in items)

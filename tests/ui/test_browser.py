@@ -5,26 +5,18 @@
 
 import json
 import os
-import shutil
-import subprocess
-import sys
+import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from browser import CHROMIUM, DRIVER, browser, click, serving, wait_for
 
 pytestmark = pytest.mark.slow
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-)  # fmt: skip
-FIRST = """
-return [...document.querySelectorAll(arguments[0])].find(e => e.checkVisibility() && e.innerText.includes(arguments[1]))
-"""
 UNNAMED = """
 return [...document.querySelectorAll('button, input, textarea, [role=combobox], [role=slider]')]
   .filter(e => e.checkVisibility() && e.type !== 'file')
@@ -59,63 +51,26 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(home: Path) -> Iterator[str]:
     """The page of a server of its own."""
     pytest.importorskip("streamlit", reason="the extra `ui` is not installed")
-    environment = {**os.environ, "ADVISOR_HOME": str(home)}
-    command = [sys.executable, "-m", "ui.cli", "ui", "--no-browser", "--json"]
-    repository = Path(__file__).resolve().parents[2]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=repository, text=True)
-    assert server.stdout is not None
-    lines = []
-    for line in server.stdout:
-        lines.append(line)
-        if line == "}\n":
-            break
-    try:
-        yield json.loads("".join(lines))["url"]
-    finally:
-        server.send_signal(2)
-        server.wait(20)
+    with serving(home) as url:
+        yield url
 
 
 @pytest.fixture
 def open_page(tmp_path: Path) -> Iterator[Any]:
     """A function that opens an address in a new browser window; downloads go to `tmp_path`."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    pytest.importorskip("selenium", reason="selenium is not installed")
     if not CHROMIUM or not DRIVER:
         pytest.skip("Debian's chromium and chromium-driver are not installed")
     windows = []
 
     def opened(address: str, width: int = 1280, height: int = 1000, *, dark: bool = False) -> Any:
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*FLAGS, f"--window-size={width},{height}", f"--user-data-dir={tmp_path / str(len(windows))}"):
-            options.add_argument(flag)
-        if dark:
-            options.add_argument("--blink-settings=preferredColorScheme=0")
-        options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-        window = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        windows.append(window)
-        window.get(address)
-        return window
+        windows.append(browser(tmp_path, width, height, dark=dark))
+        windows[-1].get(address)
+        return windows[-1]
 
     yield opened
     for window in windows:
         window.quit()
-
-
-def wait_for(window: Any, selector: str, words: str = "", seconds: float = 30) -> Any:
-    """The first visible element of the CSS `selector` that holds `words`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (found := window.execute_script(FIRST, selector, words)) is not None:
-            return found
-        time.sleep(0.1)
-    text = window.execute_script("return document.body.innerText")
-    raise AssertionError(f"{selector} with {words!r} did not appear; the page says: {text[:2000]}")
-
-
-def click(window: Any, selector: str, words: str) -> None:
-    window.execute_script("arguments[0].click()", wait_for(window, selector, words))
 
 
 def take(window: Any, name: str) -> None:
@@ -173,6 +128,32 @@ def test_a_newcomer_gets_from_the_first_page_to_a_proven_artifact_and_its_checkl
     assert all(f"## {phase}" in text for phase in ("Pre-deployment", "Deployment", "Post-deployment"))
     assert "- [x]" in text
     assert requested(window) <= {urlsplit(address).netloc}
+
+
+def test_three_sessions_that_change_at_once_do_not_mix(address: str, open_page: Any) -> None:
+    windows = {size: open_page(address) for size in (4, 8, 12)}
+
+    def budget_of(size: int) -> float:
+        """What the plan says of the memory after three changes, in GiB."""
+        from selenium.webdriver.common.keys import Keys
+
+        window = windows[size]
+        click(window, "label", "A description")
+        for ram in (64, 48, size):
+            field = wait_for(window, "[data-testid=stTextInput]", "Memory (RAM)").find_element("css selector", "input")
+            field.send_keys(Keys.CONTROL, "a")
+            field.send_keys(f"{ram}GB", Keys.ENTER)
+            time.sleep(1)
+        end, usable = time.monotonic() + 30, float("inf")
+        while usable >= 30 and time.monotonic() < end:  # the plans of the first two answers
+            words = re.search(r" of ([\d.]+) GiB of memory", wait_for(window, ".lead").text)
+            usable = float(words[1]) if words else usable
+            time.sleep(0.2)
+        return usable
+
+    with ThreadPoolExecutor(len(windows)) as pool:
+        four, eight, twelve = pool.map(budget_of, windows)
+    assert four < 4 <= eight < 8 <= twelve < 12
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -2,11 +2,54 @@
 
 import csv
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
+import pytest
+
+from ui.cli import COMMANDS, load
+
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_BLOCK = re.compile(r"^```\w*\n(.*?)^```|^((?: {4}.*\n)+)", re.M | re.S)
+
+
+def commands_of(page: str) -> list[str]:
+    """The lines of code blocks, and the code spans, that call advisor or make; their continuations joined."""
+    blocks = "\n".join(match[1] or textwrap.dedent(match[2]) for match in _BLOCK.finditer(page))
+    lines = blocks.replace("\\\n", " ").splitlines() + re.findall(r"`([^`\n]+)`", _BLOCK.sub("", page))
+    return [line.strip().removeprefix("$ ") for line in lines if re.match(r"\s*(\$ )?(advisor|make) ", line)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in _LINK.findall(path.read_text(encoding="utf-8")):
+        file, _, heading = link.partition("#")
+        if "://" in link:
+            continue
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
+            assert heading in [re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-") for words in headings], link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_commands_are_those_of_the_program(path: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    for line in commands_of(path.read_text(encoding="utf-8")):
+        words = shlex.split(re.split(r" [|>] |\) ", line)[0], comments=True)
+        if words[0] == "make":
+            assert words[1] in targets, line
+        else:
+            assert words[1] in COMMANDS or words[1].startswith("-"), line
+            known = load(words[1])[1].options() if words[1] in COMMANDS else words[1:]
+            used = [word.partition("=")[0] for word in words[2:] if word.startswith("--")]
+            assert set(used) <= {*known, "--help"}, line
 
 
 def test_the_command_line_reference_is_current(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_checklist_shows_what_was_verified(capsys: pytest.CaptureFixture[str])
 
 
 def test_an_empty_history_names_the_first_command(capsys: pytest.CaptureFixture[str]) -> None:
-    show_history([])
+    show_history([], [])
     assert "advisor quickstart" in capsys.readouterr().out
 
 

@@ -3,11 +3,16 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+
+from advisor.constraints import UseCase
+from executors.history import Measured, record_run
 
 pytestmark = pytest.mark.slow
 testing = pytest.importorskip("streamlit.testing.v1", reason="the extra `ui` is not installed")
@@ -162,6 +167,65 @@ def test_sessions_are_independent() -> None:
     assert len({figures(session)["Memory"] for session in sessions}) > 1
 
 
+@pytest.mark.parametrize("use_case", get_args(UseCase))
+def test_every_use_has_an_answer(page: Any, use_case: str) -> None:
+    after(page.selectbox(key="use_case").set_value(use_case))
+    assert figures(page) or page.error
+    assert not [error.value for error in page.error if "Nothing fits" not in error.value]
+
+
+def test_every_way_to_run_has_an_answer(page: Any) -> None:
+    for target in ("cpu", "gpu", "npu"):
+        after(page.selectbox(key="target").set_value(target))
+        assert figures(page) or page.error or page.subheader
+
+
+def measured(fingerprint: str, measured: float, metric: str = "decode_tps") -> Measured:
+    return Measured(
+        f"run-{measured}", "2026-11-23T10:15:00Z", fingerprint, "Qwen/Qwen2.5-0.5B-Instruct", "llama.cpp", "1.0",
+        "cpu", "Q8_0", metric, 10.0, 20.0, 30.0, measured,
+    )  # fmt: skip
+
+
+def one_page(name: str) -> Any:
+    """The page of the module `name` alone: the harness does not follow the navigation."""
+
+    def script(name: str) -> None:
+        import importlib
+
+        importlib.import_module(f"ui.web.{name}").show()
+
+    opened = testing.AppTest.from_function(script, args=(name,), default_timeout=30).run()
+    assert not opened.exception
+    return opened
+
+
+def test_the_history_shows_what_was_measured_and_how_that_moves_later_plans() -> None:
+    from probes.probe import probe_machine
+
+    fingerprint = probe_machine(bench=False).fingerprint
+    assert record_run([measured(fingerprint, 25.0), measured(fingerprint, 40.0), measured("another", 1.0)]) is None
+    shown = one_page("history_page")
+    assert figures(shown)["Inside the predicted 90 % interval"] == "1 of 2"
+    (rows,) = shown.table
+    assert [words.replace("\\", "") for words in rows.value["measured"]] == ["40 tok/s", "25 tok/s"]
+    assert any("predictions times" in words.value.replace("\\", "") for words in shown.markdown)
+
+
+def test_an_empty_history_and_no_run_say_what_to_do() -> None:
+    for name in ("history_page", "runs_page"):
+        assert "Run it here" in one_page(name).info[0].value
+
+
+def test_two_devices_are_compared(page: Any) -> None:
+    shown = one_page("compare_page")
+    after(shown.radio(key="a_machine").set_value("A device"))
+    after(shown.selectbox(key="a_device").set_value("Raspberry Pi 5"))
+    after(shown.selectbox(key="b_device").set_value("Jetson AGX Orin 64GB"))
+    first, second = [metric.value for metric in shown.metric if metric.label == "Decode"]
+    assert first != second
+
+
 class TestJobs:
     """Detached runs, with the runner's own process and a plan that stops at once for want of its toolchain."""
 
@@ -189,6 +253,36 @@ class TestJobs:
         os.kill(owner(existing_folder(jobs.runs_folder() / name)) or 0, signal.SIGKILL)
         self.wait(name, "interrupted", "stopped")
         assert jobs.log(name)
+
+    def test_a_run_survives_the_death_of_the_server_that_started_it(self, tmp_path: Path) -> None:
+        pytest.importorskip("llama_cpp", reason="the extra `llamacpp` is not installed")
+        from executors.folder import existing_folder, owner
+        from ui import jobs
+
+        plan = tmp_path / "plan.json"
+        plan.write_text(json.dumps(self.plan().as_json()), encoding="utf-8")
+        program = (
+            "import sys, time; from pathlib import Path; from advisor.plan import load_plan; from ui import jobs; "
+            "print(jobs.start(load_plan(Path(sys.argv[1]))), flush=True); time.sleep(60)"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(APP.parents[2])}
+        server = subprocess.Popen(
+            [sys.executable, "-c", program, str(plan)],
+            stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True,
+        )  # fmt: skip
+        assert server.stdout is not None
+        name = server.stdout.readline().strip()
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        assert jobs.read(name).state == "running"
+        done, end = 0, time.monotonic() + 60
+        while done < 2 and time.monotonic() < end:
+            time.sleep(0.2)
+            done = len(jobs.read(name).progress.get("steps", []))
+        assert done >= 2
+        assert owner(existing_folder(jobs.runs_folder() / name)) is not None
+        jobs.cancel(name)
+        self.wait(name, "interrupted")
 
     def wait(self, name: str, *states: str) -> None:
         from ui import jobs

@@ -31,6 +31,9 @@ STYLE = """
   border: 1px solid var(--four); } .path .lit > details > summary span { background: #1f5f9e; color: #fff; border: 0; }
 .path .lost > details > summary span { border-color: var(--bad); } .path details p { margin: .3rem 0 .3rem 1rem; }
 .soft { font-size: .9rem; }
+.plot { overflow-x: auto; margin-bottom: .6rem; } [data-testid=stMainBlockContainer] { padding-top: 4rem; }
+[data-testid=stBaseButton-primary] { background: #1f5f9e; border-color: #1f5f9e; }
+h1 { font-size: clamp(1.7rem, 4vw, 2.5rem) !important; }
 </style>
 """
 
@@ -75,7 +78,7 @@ def table(rows: list[dict[str, str]]) -> None:
 
 
 def picture(svg: str) -> None:
-    st.markdown(svg, unsafe_allow_html=True)
+    st.markdown(f'<div class="plot">{svg}</div>', unsafe_allow_html=True)
 
 
 def uploaded_json(label: str, key: str, read: Callable[[Any], Any], schema: str) -> None:

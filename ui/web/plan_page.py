@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from advisor.plan import Plan
+from executors.history import history_path
 from knowledge.base import AdvisorError
 from probes.profile import HardwareProfile
 from ui import jobs
@@ -15,8 +16,8 @@ from ui.command import Parser
 from ui.plan_options import add_constraints, constraints_from
 from ui.verbs_plan import make_plan
 from ui.web.parts import concerns, show_error, uploaded_json
-from ui.web.questions import HERE, OPTIONS, Asked, asked, keep_answers, show_questions
-from ui.web.results import STATE_OF_OPTION, show_downloads, show_plan
+from ui.web.questions import DEFAULTS, HERE, OPTIONS, Asked, asked, keep_answers, show_questions
+from ui.web.results import STATE_OF_OPTION, show_answer, show_details, show_downloads
 
 OPENED = "opened_plan"
 
@@ -24,11 +25,11 @@ OPENED = "opened_plan"
 def show() -> None:
     keep_answers()
     st.session_state.setdefault(OPENED, None)
-    plan, question, error = _decide()
     st.title("Which model, which framework, which precision?", anchor=False)
+    plan, question, error = _decide()
     form, answer = st.columns([1, 2], gap="large")
     with form:
-        show_questions(error)
+        show_questions(error, here.clear)
         with st.expander("Open a plan that was saved"):
             uploaded_json("Plan (JSON)", OPENED, _checked_plan, "advisor.plan/1")
             if st.session_state[OPENED] is not None:
@@ -39,9 +40,10 @@ def show() -> None:
                 show_error(error)
             st.info("The plan appears here as soon as the answers fit together.")
             return
-        show_plan(plan, _answer)
+        show_answer(plan, _answer)
         if plan["status"] == "ok":
             _offer_run(plan)
+        show_details(plan)
         show_downloads(plan)
         if question is not None:
             with st.expander("The same from the command line"):
@@ -53,7 +55,8 @@ def _decide() -> tuple[dict[str, Any] | None, Asked | None, AdvisorError | None]
     if st.session_state[OPENED] is not None:
         return st.session_state[OPENED], None, None
     try:
-        question = asked(st.session_state, here() if st.session_state["machine"] == HERE else None)
+        state = {key: st.session_state[key] for key in DEFAULTS}
+        question = asked(state, here() if state["machine"] == HERE else None)
         return plan_of(question), question, None
     except AdvisorError as error:
         return None, None, error
@@ -63,7 +66,8 @@ def plan_of(question: Asked) -> dict[str, Any]:
     """What `advisor plan` would answer; kept for the session, so that opening a tab decides nothing anew."""
     profile = question.profile.model_dump_json() if question.profile else ""
     known: dict[tuple[Any, ...], dict[str, Any]] = st.session_state.setdefault("plans", {})
-    key = (question.words, profile)
+    history = history_path()  # a run that has ended since moves the plan
+    key = (question.words, profile, history.stat().st_mtime_ns if history.exists() else 0)
     if key not in known:
         if len(known) > 40:
             known.clear()
@@ -73,15 +77,12 @@ def plan_of(question: Asked) -> dict[str, Any]:
     return known[key]
 
 
+@st.cache_resource(show_spinner="Looking at this machine")
 def here() -> HardwareProfile:
-    """This machine, probed once in a session."""
-    if "here" not in st.session_state:
-        from probes.probe import probe_machine
+    """This machine, probed once for all sessions, until somebody asks to look again."""
+    from probes.probe import probe_machine
 
-        with st.spinner("Looking at this machine"):
-            st.session_state["here"] = probe_machine()
-    profile: HardwareProfile = st.session_state["here"]
-    return profile
+    return probe_machine()
 
 
 def _checked_plan(document: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _offer_run(plan: dict[str, Any]) -> None:
     if any(step["settings"]["kind"] == "guide" for step in work["steps"]):
         st.info("This plan is made by hand, with the framework's own tools: the tab Steps has the commands.")
         return
-    if st.button("Run it here", icon=":material/play_arrow:"):
+    if st.button("Run it here", icon=":material/play_arrow:", type="primary"):
         try:
             name = jobs.start(Plan.model_validate(plan))
         except AdvisorError as error:

@@ -8,7 +8,7 @@ the keys of DEFAULTS; fields that are out of sight keep theirs.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -124,9 +124,9 @@ def _model_words(state: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def show_questions(error: AdvisorError | None) -> None:
-    """All questions; `error` stands beside the field that it is about."""
-    show_machine(error)
+def show_questions(error: AdvisorError | None, look_again: Callable[[], None]) -> None:
+    """All questions; `error` stands beside the field that it is about. `look_again` probes this machine anew."""
+    show_machine(error, look_again=look_again)
     st.subheader("2. Which model?")
     st.radio("Model", [ADVISE, CATALOGUE, HUB, FILE], key="source", horizontal=True, label_visibility="collapsed")
     if st.session_state["source"] == CATALOGUE:
@@ -148,14 +148,19 @@ def show_questions(error: AdvisorError | None) -> None:
         _limits(error)
 
 
-def show_machine(error: AdvisorError | None, prefix: str = "", title: str = "1. Which machine?") -> None:
+def show_machine(
+    error: AdvisorError | None,
+    prefix: str = "",
+    title: str = "1. Which machine?",
+    look_again: Callable[[], None] | None = None,
+) -> None:
     """The questions about the machine; `prefix` tells two of them on one page apart."""
     st.subheader(title)
     ways = [HERE, NAMED, DESCRIBED, SAVED]
     st.radio("Machine", ways, key=f"{prefix}machine", horizontal=True, label_visibility="collapsed")
     way = st.session_state[f"{prefix}machine"]
-    if way == HERE and not prefix and st.button("Look at it again", help="probe this machine anew"):
-        st.session_state.pop("here", None)
+    if way == HERE and look_again is not None:
+        st.button("Look at it again", help="probe this machine anew", on_click=look_again)
     if way == NAMED:
         st.selectbox(
             "Device or chip", device_names(), key=f"{prefix}device", placeholder="Raspberry Pi 5, MacBook, RTX ...",

@@ -12,10 +12,11 @@ from typing import Any
 import streamlit as st
 
 from executors.plots import Interval, Point, intervals, memory_bar, pareto
+from knowledge.base import format_bytes
 from knowledge.rule_graph import graph_of
-from knowledge.rules import load_rules
+from knowledge.rules import load_rules, words_for
 from ui.command import to_json
-from ui.terminal import duration, gib, interval, share
+from ui.terminal import duration, interval, share
 from ui.web.parts import note, picture, plain, safe, table
 from ui.web.tree import tree_html
 
@@ -24,14 +25,19 @@ PARTS = (("Weights", "weights_bytes"), ("KV cache", "kv_bytes"), ("Runtime", "ov
 STATE_OF_OPTION = {"--vendor": "vendor", "--device": "device", "--chip": "chip", "--ram": "ram", "--os": "os"}
 
 
-def show_plan(plan: Document, answer: Callable[[str, str], None]) -> None:
-    """The whole plan; `answer(option, value)` takes the answer to its question."""
+def show_answer(plan: Document, answer: Callable[[str, str], None]) -> None:
+    """What to do, or what to say first; `answer(option, value)` takes the answer to the plan's question."""
     if plan["status"] == "needs_input":
         _show_question(plan, answer)
     elif plan["status"] == "infeasible":
         _show_infeasible(plan)
     if plan["recommendations"]:
         show_summary(plan)
+
+
+def show_details(plan: Document) -> None:
+    """Why, what else there is, what was ruled out, what to do, and what is not known."""
+    if plan["recommendations"]:
         why, speed, others, out, steps = st.tabs(["Why", "Speed", "Alternatives", "Ruled out", "Steps"])
         with why:
             _show_why(plan)
@@ -53,7 +59,8 @@ def show_summary(plan: Document) -> None:
     best = plan["recommendations"][0]
     st.html(f'<p class="lead">{sentence(best)}</p>')
     with st.container(horizontal=True):
-        st.metric("Memory", gib(best["memory"]["total_bytes"]), f"of {gib(best['memory']['budget_bytes'])}", **_NEUTRAL)
+        need, budget = (_size(best["memory"][key]) for key in ("total_bytes", "budget_bytes"))
+        st.metric("Memory", need, f"of {budget}", **_NEUTRAL)
         st.metric("Decode", _middle(best["decode_tps"], "tok/s"), _range(best["decode_tps"]), **_NEUTRAL)
         wait = {key: value and value / 1000 for key, value in best["ttft_ms"].items() if key in ("low", "mid", "high")}
         st.metric("First token", _middle(wait, "s"), _range(wait), **_NEUTRAL)
@@ -70,7 +77,7 @@ _NEUTRAL: dict[str, Any] = {"delta_color": "off", "delta_arrow": "off"}
 def sentence(best: Document) -> str:
     """The recommendation as one HTML sentence."""
     backend = best["backend"].removeprefix(best["framework"] + "-").upper()
-    used = f"{gib(best['memory']['total_bytes'])} of {gib(best['memory']['budget_bytes'])}"
+    used = f"{_size(best['memory']['total_bytes'])} of {_size(best['memory']['budget_bytes'])}"
     speed = interval(best["decode_tps"], "tok/s")
     pace = f"about {safe(speed)}" if best["decode_tps"]["mid"] is not None else "at a speed nobody has measured"
     return (
@@ -81,8 +88,13 @@ def sentence(best: Document) -> str:
 
 
 def memory_picture(memory: Document) -> str:
-    parts = [(label, memory[key], gib(memory[key])) for label, key in PARTS]
-    return memory_bar(parts, memory["budget_bytes"], f"{gib(memory['budget_bytes'])} ({memory['pool']})")
+    parts = [(label, memory[key], _size(memory[key])) for label, key in PARTS]
+    return memory_bar(parts, memory["budget_bytes"], f"{_size(memory['budget_bytes'])} ({memory['pool']})")
+
+
+def _size(size: int) -> str:
+    """Bytes as the plan's own reasons write them, so that one figure reads the same everywhere."""
+    return words_for("size_bytes", size)
 
 
 def _middle(band: Document, unit: str) -> str:
@@ -104,7 +116,12 @@ def _show_why(plan: Document) -> None:
     note(f"Quality: {plain(quality['metric'])}; {plain(quality['basis'])}, {plain(quality['source'])}")
     if best["memory"].get("parts"):
         with st.expander("Memory, part by part"):
-            table([{"part": p["name"], "size": gib(p["bytes"]), "from": p["source"]} for p in best["memory"]["parts"]])
+            table(
+                [
+                    {"part": p["name"], "size": format_bytes(p["bytes"]), "from": p["source"]}
+                    for p in best["memory"]["parts"]
+                ]
+            )
 
 
 def _show_speed(rows: list[Document]) -> None:
@@ -146,7 +163,7 @@ def _show_rejected(rows: list[Document], total: int) -> None:
     for row in rows:
         rules.setdefault(row["rule"], []).append(row)
     for rule, group in sorted(rules.items(), key=lambda pair: -len(pair[1])):
-        with st.expander(f"{plain(rule)}: {len(group)}"):
+        with st.expander(f"**{len(group)}** · {plain(group[0]['text'], 110)} :gray[{plain(rule)}]"):
             for row in group[:40]:
                 what = " ".join(str(row[key]) for key in ("model", "framework", "backend", "precision") if row.get(key))
                 change = f"  \n*It would do {plain(row['change'])}.*" if row.get("change") else ""
@@ -164,7 +181,7 @@ def _show_steps(plan: Document) -> None:
         note = f" :gray[about {duration(takes)}]" if takes is not None else ""
         st.markdown(f"**{plain(step.get('title') or step['id'])}**{note}")
         if step["command"]:
-            st.code(" ".join(step["command"]), language="bash")
+            st.code(" ".join(step["command"]), language="bash", wrap_lines=True)
 
 
 def _show_question(plan: Document, answer: Callable[[str, str], None]) -> None:

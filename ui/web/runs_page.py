@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 
 from executors.plots import Bar, Interval, bars, intervals
-from executors.report_text import LABELS, summary
+from executors.report_html import in_short
+from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
 from knowledge.base import AdvisorError
 from ui import jobs
 from ui.terminal import duration
-from ui.view_run import quantity
 from ui.web.parts import note, picture, plain, show_error, table
 
 Document = dict[str, Any]
@@ -63,6 +63,8 @@ def _watch(name: str) -> None:
         share = now.get("share")
         done = (now["index"] - 1 + (share or 0)) / max(now["total"], 1)
         took = duration(max(0.0, time.time() - now["since"]))
+        expected = now.get("estimate_seconds")
+        took += f" of about {duration(expected)}" if expected is not None else ""
         st.progress(min(1.0, done), f"{now['index']} of {now['total']}: {plain(now['title'])}, {took}")
         if now.get("text"):
             note(plain(now["text"]))
@@ -92,7 +94,13 @@ def _show_ended(run: jobs.Run) -> None:
     if run.report is None:
         _show_log(run.name)
         return
-    st.markdown(plain(summary(run.report), 4000))
+    with st.container(horizontal=True, gap="large"):
+        for what, much in in_short(run.report):
+            st.metric(what, much, width="content")
+    verdict, *more = summary(run.report)
+    st.markdown(plain(verdict, 4000))
+    for paragraph in more:
+        note(plain(paragraph, 4000))
     report, checks, files = st.tabs(["Report", "Checklist", "Files"])
     with report:
         _show_report(run.report)
@@ -105,7 +113,8 @@ def _show_ended(run: jobs.Run) -> None:
 
 def _show_report(report: Document) -> None:
     gates = [
-        {"gate": LABELS[g["metric"]], "level": g["level"], "limit": f"{g['op']} {quantity(g['metric'], g['value'])}",
+        {"gate": LABELS[g["metric"]], "level": g["level"],
+         "limit": f"{OPERATORS[g['op']]} {quantity(g['metric'], g['value'])}",
          "observed": quantity(g["metric"], g["observed"]), "result": g["result"]}
         for g in report["gates"]
     ]  # fmt: skip
@@ -124,9 +133,11 @@ def _show_report(report: Document) -> None:
         picture(bars(rows, limit, f"gate: {quantity('quality_retention', limit)}"))
     st.markdown("**Predicted and measured**")
     for row in report["predicted_vs_measured"]:
-        text = f"measured {quantity(row['metric'], row['measured'])}"
+        predicted = interval(row["metric"], row["low"], row["high"])
+        text = f"predicted {predicted}, measured {quantity(row['metric'], row['measured'])}"
         line = Interval(LABELS[row["metric"]], row["low"], row["mid"], row["high"], text, row["measured"], strong=True)
         picture(intervals([line], "", from_zero=False))
+    note("Band: predicted; line: the most likely figure; dot: measured, green inside the band. Each has its own scale.")
 
 
 def _show_checklist(run: jobs.Run) -> None:

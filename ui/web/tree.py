@@ -32,13 +32,16 @@ def tree_html(graph: Graph, plan: Document) -> str:
         if not any(node.id in lit or node.id in lost for node, _ in answers):
             silent += 1
             continue
-        rows = "".join(_answer(node, when, node.id in lit, lost.get(node.id, [])) for node, when in answers)
+        rows = "".join(
+            _answer(_spoken(node.id, question.label), node, when, node.id in lit, lost.get(node.id, []))
+            for node, when in answers
+        )
         items.append(f"<li><b>{safe(question.label)}?</b><ul>{rows}</ul></li>")
     more = f"<li class='off'><span class='soft'>{silent} more questions changed nothing here</span></li>"
     return f"<ol class='path'>{''.join(items)}{more}<li><b>scored, compared and ranked</b></li></ol>"
 
 
-def _answer(node: Node, when: str, lit: bool, lost: list[Document]) -> str:
+def _answer(name: str, node: Node, when: str, lit: bool, lost: list[Document]) -> str:
     """One answer: lit, or closed; what it ruled out, and when it holds, inside."""
     count = f" <b>ruled out {len(lost)}</b>" if lost else ""
     inside = [f"<p class='soft'>if {safe(when)}</p>"] if when else []
@@ -52,5 +55,12 @@ def _answer(node: Node, when: str, lit: bool, lost: list[Document]) -> str:
         inside.append(f"<p class='soft'>and {len(lost) - _SHOWN} more, in the tab Ruled out</p>")
     mark = "✓ " if lit else ""
     state = "lit" if lit else "lost" if lost else "off"
-    words = f"<span>{mark}{safe(node.id)}</span>{count}"
+    words = f"<span title='{safe(node.id)}'>{mark}{safe(name)}</span>{count}"
     return f"<li class='{state}'><details><summary>{words}</summary>{''.join(inside)}</details></li>"
+
+
+def _spoken(rule: str, question: str) -> str:
+    """A rule's name within its question: `memory.tight` of `memory fit` is `tight`, `npu.named` of `target` is
+    `npu named`."""
+    about, _, answer = rule.replace("-", " ").partition(".")
+    return answer if question.startswith(about) else f"{about} {answer}".strip()
