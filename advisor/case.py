@@ -61,11 +61,18 @@ class Case:
     prompt: float | None
     answer: float | None
     batch: float
+    window_bytes: float = 0.0  # of `cache_bytes`, what layers cache that look back no further than `window` tokens
+    window: int = 0
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_moe(self) -> bool:
         return self.active_params < 0.8 * self.params
+
+    def cached_bytes(self, tokens: float) -> float:
+        """The cache of one sequence after `tokens`: layers with a window keep no more than that."""
+        kept = min(tokens, self.window) if self.window_bytes else 0.0
+        return (self.cache_bytes - self.window_bytes) * tokens + self.window_bytes * kept
 
     def prompt_tokens(self, metric: str) -> float:
         """The prompt's tokens; where the row does not say, what the software's benchmarks usually give."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 
+from advisor import physics
 from advisor.case import Case
+from knowledge.base import GIB
 
 _BACKENDS = ("cuda", "metal", "rocm", "vulkan", "cpu", "openvino-gpu", "npu", "opencl")
 _RUNTIMES = ("llama.cpp", "ollama", "mlx", "openvino", "qnn", "rkllm", "onnxruntime")
@@ -23,6 +25,7 @@ FEATURES = (
     *(f"backend_{name}" for name in _BACKENDS), *(f"runtime_{name}" for name in _RUNTIMES), "log_rate", "log_bandwidth",
 )  # fmt: skip
 ENGINE_RATES = ("log_rate", "log_bandwidth")
+MEMORY_FEATURES = ("log_cache_to_weights", "log_logits_to_weights", "log_embedding_to_weights")  # after FEATURES
 INCREASING = {  # what physics says of the logarithm of seconds or bytes, with everything else the same
     "decode": ("log_prompt",),
     "prompt": ("log_prompt",),
@@ -32,7 +35,7 @@ INCREASING = {  # what physics says of the logarithm of seconds or bytes, with e
 
 
 def features(case: Case, metric: str) -> list[float]:
-    """The numbers of FEATURES. `metric` as in METRICS."""
+    """The numbers of FEATURES, for peak memory those of MEMORY_FEATURES too. `metric` as in METRICS."""
     prompt = case.prompt_tokens(metric) if metric in ("prefill_tps", "ttft_ms") else case.prompt or 30.0
     memory = case.memory_gib * case.count if case.memory_gib else 0.0
     share = min(2.0, case.weight_bytes / 2**30 / memory) if memory else _USUAL_SHARE
@@ -64,4 +67,8 @@ def features(case: Case, metric: str) -> list[float]:
     values += [float(case.backend == backend) for backend in _BACKENDS]
     values += [float(case.runtime == runtime) for runtime in _RUNTIMES]
     values += [math.log(case.rate), math.log(case.bandwidth)]
+    if metric == "peak_mem_gb":
+        weights, cache, logits = physics.memory_terms(case)
+        embedding = 2.0 * case.vocab * case.hidden / GIB
+        values += [math.log((part + 0.001) / weights) for part in (cache, logits, embedding)]
     return values

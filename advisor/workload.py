@@ -104,6 +104,8 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         vocab=facts.vocab,
         cache_bytes=facts.kv_values * CACHED_BYTES,
         recurrent=facts.recurrent,
+        window_bytes=facts.window_values * CACHED_BYTES,
+        window=facts.window,
         precision=bits.name,
         bits=weight_bytes * 8 / facts.params,
         assumed_precision=bits.assumed,

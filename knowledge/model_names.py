@@ -82,6 +82,8 @@ class ModelFacts:
     origin: str
     name: str = ""
     spec: ModelSpec | None = None
+    window_values: float = 0.0
+    window: int = 0
 
     @property
     def is_moe(self) -> bool:
@@ -128,16 +130,19 @@ def typical_facts(params: float, origin: str) -> ModelFacts:
 
 def facts_of_spec(spec: ModelSpec) -> ModelFacts:
     """The facts of a catalogue model or of one read from a file."""
-    values = sum(
-        (group.kv_heads if group.kind != "latent" else 1) * (group.key_length + group.value_length) * group.layers
+    cached = [
+        (group, (group.kv_heads if group.kind != "latent" else 1) * (group.key_length + group.value_length) * group.layers)
         for group in spec.attention
         if group.kind in ("full", "window", "latent")
-    )
+    ]
+    windowed = [(group.window, values) for group, values in cached if group.kind == "window"]
     recurrent = any(group.kind == "recurrent" for group in spec.attention)
     active = spec.active_params or spec.params
     return ModelFacts(
-        float(spec.params), float(active), spec.layers, spec.hidden, float(values), spec.vocab, spec.tied_embeddings,
-        recurrent, "catalogue", spec.name, spec,
+        float(spec.params), float(active), spec.layers, spec.hidden,
+        float(sum(values for _, values in cached)), spec.vocab, spec.tied_embeddings,
+        recurrent, "catalogue", spec.name, spec, float(sum(values for _, values in windowed)),
+        max((window for window, _ in windowed), default=0),
     )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ class Choices:
     rounds: int = 2
     least_leaf: int = 9
     engine_rates: bool = False
+    direct: float = 0.0  # the share of a forest that sees the engine's rates and no effects, next to the other
+    bags: int = 1  # forests of other seeds whose mean counts
     use_trees: bool = True
     use_effects: bool = True
 
@@ -79,7 +81,8 @@ def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]
     weight = dict(zip(map(id, samples), weights_of(samples), strict=True))
     starts: dict[str, Sequence[float]]
     if target == "memory":
-        starts = dict.fromkeys(("any", *groups), physics.MEMORY_START)
+        start_of = physics.MEMORY_START
+        starts = {key: start_of.get(key, start_of["any"]) for key in (*start_of, *groups)}
         groups["any"] = list(samples)
     else:
         starts = dict(physics.DECODE_START if target == "decode" else physics.PROMPT_START)
@@ -121,9 +124,10 @@ def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight
         terms = np.array([physics.memory_terms(s.case) for s in samples]).T
 
         def predict(p: Array) -> Array:
-            return terms[0] * (1 + math.exp(p[0])) + terms[1] * math.exp(p[2]) + math.exp(p[1])
+            added = terms[1] * math.exp(p[2]) + terms[2] * math.exp(p[3]) + math.exp(p[1])
+            return terms[0] * (1 + math.exp(p[0])) + added
 
-        width = np.array([1.8, 1.4, 1.4])
+        width = np.array([1.8, 1.4, 1.4, 1.4])
 
     def loss(p: Array) -> float:
         p = np.clip(p, -12, 8)
@@ -160,13 +164,36 @@ def _unit_name(sample: Sample) -> str:
 # ---- trees
 
 
+def fit_forests(
+    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], count: int, **settings: Any
+) -> tuple[Trees, Array]:
+    """The mean of `count` forests that differ by their seed, as one; and its predictions on the rows it saw."""
+    found = [fit_trees(rows, goal, weight, increasing, seed, **settings) for seed in range(count)]
+    return mixed([(trees, 1 / count) for trees, _ in found]), sum(learned for _, learned in found) / count
+
+
+def mixed(parts: Sequence[tuple[Trees, float]]) -> Trees:
+    """The sum of forests, each times its share: shares of leaves, so that nothing is to be known of it later."""
+
+    def scaled(node: Node, share: float) -> Node:
+        column, value, low, high = node
+        if column is None:
+            return (None, round(value * share, 6), None, None)
+        return (column, value, scaled(low, share), scaled(high, share))
+
+    if len(parts) == 1:
+        return parts[0][0]
+    base = round(sum(trees.base * share for trees, share in parts), 6)
+    return Trees(base, tuple(scaled(node, share) for trees, share in parts for node in trees.trees))
+
+
 def fit_trees(
-    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], **settings: Any
+    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], seed: int = 0, **settings: Any
 ) -> tuple[Trees, Array]:
     """A small forest by gradient boosting, exported; and its predictions on the rows it saw."""
     constraints = [1 if index in increasing else 0 for index in range(rows.shape[1])]
     model = HistGradientBoostingRegressor(
-        max_features=0.4, l2_regularization=3.0, max_bins=48, early_stopping=False, random_state=0,
+        max_features=0.4, l2_regularization=3.0, max_bins=48, early_stopping=False, random_state=seed,
         monotonic_cst=constraints, **settings,
     )  # fmt: skip
     model.fit(rows, goal, sample_weight=weight)
@@ -203,11 +230,16 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
     prior = np.array([target.physics(s.case, s.metric) for s in samples])
     residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
     rows = np.array([features(s.case, s.metric) for s in samples])
+    every = rows.copy()
     if not choices.engine_rates:
         rows[:, [FEATURES.index(name) for name in ENGINE_RATES]] = 0.0  # a constant: no tree asks for it
     weight = np.array(weights_of(samples))
     increasing = [FEATURES.index(feature) for feature in INCREASING[name]]
     learned = np.zeros(len(samples))
+    settings = {
+        "max_iter": choices.trees, "max_leaf_nodes": choices.leaves, "learning_rate": choices.learning_rate,
+        "min_samples_leaf": choices.least_leaf,
+    }  # fmt: skip
     for _ in range(choices.rounds):
         effect = np.zeros(len(samples))
         if choices.use_effects:
@@ -216,11 +248,13 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
             effect = np.array([target.effect(traits_of(s.case))[0] for s in samples])
         if not choices.use_trees:
             break
-        target.trees, learned = fit_trees(
-            rows, np.clip(residual - effect, -1.2, 1.2), weight, increasing,
-            max_iter=choices.trees, max_leaf_nodes=choices.leaves, learning_rate=choices.learning_rate,
-            min_samples_leaf=choices.least_leaf,
-        )  # fmt: skip
+        goal = np.clip(residual - effect, -1.2, 1.2)
+        target.trees, learned = fit_forests(rows, goal, weight, increasing, choices.bags, **settings)
+    if choices.direct:
+        other, _ = fit_forests(every, np.clip(residual, -1.5, 1.5), weight, increasing, choices.bags, **settings)
+        target.trees = mixed([(target.trees, 1 - choices.direct), (other, choices.direct)])
+        target.units = [replace(unit, weight=round(unit.weight * (1 - choices.direct), 6)) for unit in target.units]
+        target._effects.clear()
     return target
 
 
