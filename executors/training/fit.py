@@ -18,7 +18,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from advisor import physics
 from advisor.cost_features import ENGINE_RATES, FEATURES, INCREASING, features
-from advisor.cost_model import LEVEL, TARGET_OF, Node, Target, Traits, Trees, Unit, likeness, traits_of
+from advisor.cost_model import LEVEL, TARGET_OF, Node, Scale, Target, Traits, Trees, Unit, likeness, traits_of
 from executors.training.dataset import Sample, folds_of, of_target, weights_of
 
 Array = Any  # numpy arrays of floats: their stubs tell shapes apart that do not matter here
@@ -36,19 +36,19 @@ class Choices:
     learning_rate: float = 0.12
     shared_effect: float = 0.3
     own_effect: float = 0.12
+    reach: float = 1.0
+    generation: float = 0.7
     trust: float = 1.0
     rounds: int = 2
     least_leaf: int = 9
     engine_rates: bool = False
-    direct: float = 0.0  # the share of a forest that sees the engine's rates and no effects, next to the other
-    bags: int = 1  # forests of other seeds whose mean counts
     use_trees: bool = True
     use_effects: bool = True
 
 
 _LARGE = Choices(trees=160, leaves=15, learning_rate=0.08, least_leaf=5)  # not asked by plans: may take its time
 DEFAULTS = {
-    "decode": Choices(),
+    "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5),
     "prompt": Choices(trust=0.85),
     "first": replace(_LARGE, engine_rates=True),
     "memory": replace(_LARGE, trust=0.75),
@@ -140,7 +140,7 @@ def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight
 # ---- effects
 
 
-def fit_effects(samples: Sequence[Sample], residuals: Array, scale: tuple[float, float]) -> list[Unit]:
+def fit_effects(samples: Sequence[Sample], residuals: Array, scale: Scale) -> list[Unit]:
     """Kriging weights of every measured engine (chip, backend, runtime) from the medians of its residuals."""
     members: dict[Traits, list[int]] = {}
     for index, sample in enumerate(samples):
@@ -164,36 +164,13 @@ def _unit_name(sample: Sample) -> str:
 # ---- trees
 
 
-def fit_forests(
-    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], count: int, **settings: Any
-) -> tuple[Trees, Array]:
-    """The mean of `count` forests that differ by their seed, as one; and its predictions on the rows it saw."""
-    found = [fit_trees(rows, goal, weight, increasing, seed, **settings) for seed in range(count)]
-    return mixed([(trees, 1 / count) for trees, _ in found]), sum(learned for _, learned in found) / count
-
-
-def mixed(parts: Sequence[tuple[Trees, float]]) -> Trees:
-    """The sum of forests, each times its share: shares of leaves, so that nothing is to be known of it later."""
-
-    def scaled(node: Node, share: float) -> Node:
-        column, value, low, high = node
-        if column is None:
-            return (None, round(value * share, 6), None, None)
-        return (column, value, scaled(low, share), scaled(high, share))
-
-    if len(parts) == 1:
-        return parts[0][0]
-    base = round(sum(trees.base * share for trees, share in parts), 6)
-    return Trees(base, tuple(scaled(node, share) for trees, share in parts for node in trees.trees))
-
-
 def fit_trees(
-    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], seed: int = 0, **settings: Any
+    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], **settings: Any
 ) -> tuple[Trees, Array]:
     """A small forest by gradient boosting, exported; and its predictions on the rows it saw."""
     constraints = [1 if index in increasing else 0 for index in range(rows.shape[1])]
     model = HistGradientBoostingRegressor(
-        max_features=0.4, l2_regularization=3.0, max_bins=48, early_stopping=False, random_state=seed,
+        max_features=0.4, l2_regularization=3.0, max_bins=48, early_stopping=False, random_state=0,
         monotonic_cst=constraints, **settings,
     )  # fmt: skip
     model.fit(rows, goal, sample_weight=weight)
@@ -225,21 +202,16 @@ def _short(threshold: float) -> float:
 def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target:
     """The target `name` fitted to `samples` (of that target), without its spread."""
     parameters = fit_physics(samples, name)
-    scale = (choices.shared_effect, choices.own_effect)
+    scale = Scale(choices.shared_effect, choices.own_effect, choices.reach, choices.generation)
     target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, (1.0, 1.0), {"any": choices.trust})
     prior = np.array([target.physics(s.case, s.metric) for s in samples])
     residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
     rows = np.array([features(s.case, s.metric) for s in samples])
-    every = rows.copy()
     if not choices.engine_rates:
         rows[:, [FEATURES.index(name) for name in ENGINE_RATES]] = 0.0  # a constant: no tree asks for it
     weight = np.array(weights_of(samples))
     increasing = [FEATURES.index(feature) for feature in INCREASING[name]]
     learned = np.zeros(len(samples))
-    settings = {
-        "max_iter": choices.trees, "max_leaf_nodes": choices.leaves, "learning_rate": choices.learning_rate,
-        "min_samples_leaf": choices.least_leaf,
-    }  # fmt: skip
     for _ in range(choices.rounds):
         effect = np.zeros(len(samples))
         if choices.use_effects:
@@ -248,13 +220,11 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
             effect = np.array([target.effect(traits_of(s.case))[0] for s in samples])
         if not choices.use_trees:
             break
-        goal = np.clip(residual - effect, -1.2, 1.2)
-        target.trees, learned = fit_forests(rows, goal, weight, increasing, choices.bags, **settings)
-    if choices.direct:
-        other, _ = fit_forests(every, np.clip(residual, -1.5, 1.5), weight, increasing, choices.bags, **settings)
-        target.trees = mixed([(target.trees, 1 - choices.direct), (other, choices.direct)])
-        target.units = [replace(unit, weight=round(unit.weight * (1 - choices.direct), 6)) for unit in target.units]
-        target._effects.clear()
+        target.trees, learned = fit_trees(
+            rows, np.clip(residual - effect, -1.2, 1.2), weight, increasing,
+            max_iter=choices.trees, max_leaf_nodes=choices.leaves, learning_rate=choices.learning_rate,
+            min_samples_leaf=choices.least_leaf,
+        )  # fmt: skip
     return target
 
 
