@@ -25,12 +25,12 @@ FEATURES = (
     *(f"backend_{name}" for name in _BACKENDS), *(f"runtime_{name}" for name in _RUNTIMES), "log_rate", "log_bandwidth",
 )  # fmt: skip
 ENGINE_RATES = ("log_rate", "log_bandwidth")
-MEMORY_FEATURES = ("log_cache_to_weights", "log_logits_to_weights", "log_embedding_to_weights")  # after FEATURES
+MEMORY_FEATURES = ("log_cache", "log_logits", "log_embedding")  # after FEATURES
 INCREASING = {  # what physics says of the logarithm of seconds or bytes, with everything else the same
     "decode": ("log_prompt",),
     "prompt": ("log_prompt",),
     "first": ("log_prompt",),
-    "memory": ("log_prompt", "log_weight_bytes", "log_batch"),
+    "memory": ("log_prompt", "log_weight_bytes", "log_batch", "log_cache", "log_logits"),
 }
 
 
@@ -68,7 +68,7 @@ def features(case: Case, metric: str) -> list[float]:
     values += [float(case.runtime == runtime) for runtime in _RUNTIMES]
     values += [math.log(case.rate), math.log(case.bandwidth)]
     if metric == "peak_mem_gb":
-        weights, cache, logits = physics.memory_terms(case)
+        _, cache, logits = physics.memory_terms(case)
         embedding = 2.0 * case.vocab * case.hidden / GIB
-        values += [math.log((part + 0.001) / weights) for part in (cache, logits, embedding)]
+        values += [math.log(part + 0.001) for part in (cache, logits, embedding)]
     return values

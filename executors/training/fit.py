@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from advisor import physics
-from advisor.cost_features import ENGINE_RATES, FEATURES, INCREASING, features
+from advisor.cost_features import ENGINE_RATES, FEATURES, INCREASING, MEMORY_FEATURES, features
 from advisor.cost_model import LEVEL, TARGET_OF, Node, Scale, Target, Traits, Trees, Unit, likeness, traits_of
 from executors.training.dataset import Sample, folds_of, of_target, weights_of
 
@@ -192,8 +192,12 @@ def export_trees(model: HistGradientBoostingRegressor) -> Trees:
 
 
 def _short(threshold: float) -> float:
-    """Fewer digits: a threshold lies in the middle of a gap between values."""
-    return float(f"{threshold:.7g}")
+    """Fewer digits, never less: a threshold may be a value that was seen, which belongs to the first branch."""
+    if threshold == 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(abs(threshold))) - 6)
+    short = float(f"{math.ceil(threshold / step) * step:.7g}")
+    return short if short >= threshold else threshold
 
 
 # ---- one target
@@ -210,7 +214,7 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
     if not choices.engine_rates:
         rows[:, [FEATURES.index(name) for name in ENGINE_RATES]] = 0.0  # a constant: no tree asks for it
     weight = np.array(weights_of(samples))
-    increasing = [FEATURES.index(feature) for feature in INCREASING[name]]
+    increasing = [(*FEATURES, *MEMORY_FEATURES).index(feature) for feature in INCREASING[name]]
     learned = np.zeros(len(samples))
     for _ in range(choices.rounds):
         effect = np.zeros(len(samples))
