@@ -34,6 +34,7 @@ from .protocol import Request, WorkerError
 CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 4 * 1024**2
 KEPT_BYTES = 250_000_000
+LOGIT_BYTES = 156_000_000  # of one batch, kept whole: 256 rows of a 152k vocabulary
 ROWS_AT_ONCE = 2048
 _MODULE = re.compile(r"[A-Za-z0-9_]{1,64}")  # what mlx-lm imports by a name that the folder gives
 _MATRICES = (nn.Linear, nn.Embedding, nn.QuantizedLinear, nn.QuantizedEmbedding)
@@ -97,7 +98,8 @@ def device() -> str:
 
 
 class Session:
-    """`request["model"]` with `n_ctx` tokens at most; see evaluation.Model."""
+    """`request["model"]` with `n_ctx` tokens at most, in batches of at most `batch_tokens` whose logits take no more
+    than LOGIT_BYTES; see evaluation.Model."""
 
     def __init__(self, request: Request, *, batch_tokens: int, arithmetic: str) -> None:
         started = time.perf_counter()
@@ -114,7 +116,7 @@ class Session:
             raise WorkerError("cannot-load", f"MLX cannot read the weights: {first_sentence(error)}.") from error
         self.vocabulary = int(self.model(mx.array([[0]])).shape[-1])  # its shape is known without computing it
         self.n_ctx = max(16, int(request["n_ctx"]))
-        self.batch_tokens = min(batch_tokens, self.n_ctx)
+        self.batch_tokens = min(batch_tokens, self.n_ctx, max(1, LOGIT_BYTES // (4 * self.vocabulary)))
         start, bare = (tokenize(self.tokenizer, "a", start=start) for start in (True, False))
         self.first_token = int(start[0]) if len(start) > len(bare) else None
         self._seen = 0

@@ -43,7 +43,7 @@ COMMAND = [sys.executable, "-c", "import sys; from ui.cli import main; sys.exit(
             marks=pytest.mark.skipif(not OPENVINO, reason="needs OPENVINO_PYTHON, as test_real_openvino"),
         ),
         pytest.param(
-            "olive", "int8", 40.0,
+            "olive", "int8-b64+ffn_gate=int4-kquant-b64+ffn_down=int8-b128", 40.0,
             marks=pytest.mark.skipif(not OLIVE, reason="needs OLIVE_PYTHON, as test_real_olive"),
         ),
         pytest.param(
