@@ -20,7 +20,8 @@ def case(**cells: str) -> Case:
 
 def test_layers_with_a_window_cache_no_more_than_that() -> None:
     gemma = case()
-    assert gemma.window and 0 < gemma.window_bytes < gemma.cache_bytes
+    assert gemma.window > 0
+    assert 0 < gemma.window_bytes < gemma.cache_bytes
     assert gemma.cached_bytes(100) == gemma.cache_bytes * 100
     further = gemma.cached_bytes(60_000) - gemma.cached_bytes(50_000)
     assert further == (gemma.cache_bytes - gemma.window_bytes) * 10_000
