@@ -41,7 +41,8 @@ MEMORY_START: dict[str, tuple[float, float, float, float]] = {
 
 _HYBRID_LAYERS = 0.8  # a recurrent layer launches about that many more kernels than an attention layer
 _STREAM_SHARE = 0.6  # of the bandwidth, when a prompt's batch reads the weights once
-_MORE_ENGINES = 0.35  # exponent: layers split over n engines overlap for long prompts
+_BATCH = 512.0  # tokens that go through the layers at once: engines that share them work on different batches
+_OVERLAP = 0.75  # exponent: what of a pipeline's ideal speed-up arrives
 _MORE_SEQUENCES = 0.8  # exponent: what of a larger batch arrives as tokens per second
 _UNSTATED_CONTEXT = 1024.0  # tokens in the cache, where a row of peak memory does not say
 _BATCHES = {"llama.cpp": 512.0, "ollama": 512.0, "lmstudio": 512.0}  # tokens whose logits are kept at once, always
@@ -74,7 +75,9 @@ def decode_seconds(case: Case, parameters: Parameters) -> float:
 def prompt_terms(case: Case, metric: str) -> tuple[float, float, float, float]:
     """Seconds of a prompt at the data-sheet rates: multiplying weights, attention, reading weights; ms per layer."""
     tokens = case.prompt_tokens(metric)
-    rate = case.rate * 1e12 * math.pow(case.count, _MORE_ENGINES)
+    batches = math.ceil(tokens / _BATCH)
+    pipeline = batches * case.count / (batches + case.count - 1)
+    rate = case.rate * 1e12 * math.pow(pipeline, _OVERLAP)
     touched = min(1.0, 0.03 * tokens) if case.is_moe else 1.0
     return (
         2 * case.active_params * tokens / rate,
