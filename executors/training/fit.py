@@ -53,21 +53,16 @@ class Choices:
     columns: float = 0.5
 
 
+_AVERAGED = Choices(effects=0.5, averaged=1.0)
 DEFAULTS = {
-    "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5),
-    "prompt": Choices(effects=0.5, averaged=1.0),
-    "first": Choices(effects=0.5, averaged=1.0, averaged_trees=60, averaged_leaf=2, columns=1.0),
+    "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5, averaged=0.7, averaged_leaf=3, columns=0.8),
+    "prompt": _AVERAGED,
+    "first": replace(_AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7),
     "memory": Choices(
-        effects=0.5,
-        averaged=0.5,
-        averaged_trees=60,
-        averaged_leaf=2,
-        trees=160,
-        leaves=15,
-        learning_rate=0.08,
-        least_leaf=5,
+        trees=160, leaves=15, learning_rate=0.08, least_leaf=5, averaged_trees=60, averaged_leaf=2, columns=1.0,
+        trust=0.85,
     ),
-}
+}  # fmt: skip
 _UNIT_NOISE = 0.2  # standard deviation of one model's residual about its engine's effect
 _CLIP = 2.0  # residuals beyond a factor of 7 pull no more than this
 _NO_TREES = Trees(0.0, ())
