@@ -22,6 +22,7 @@ _APPLE_CORE, _PLAIN_CORE = 80.0, 0.5
 _USUAL_PROMPT = (("rapid", 1060.0), ("vllm", 64.0), ("ollama", 32.0), ("qnn", 128.0), ("genie", 128.0))
 USUAL_PROMPT = 512.0
 USUAL_ANSWER = 128.0
+USUAL_BUILD = 7000.0  # of llama.cpp, where none is named: late 2025, as most of what does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Case:
 
     `active_bytes` are read for each token; `rate` is what the engine's kind multiplies with at this precision.
     `engine_kind`: gpu, igpu, apple, cpu, sbc, mobile or npu. `runtime` is a family of software, `software` the name as
-    it was written.
+    it was written, `build` the number of llama.cpp's build, which tells how far its kernels had come.
     """
 
     chip: str
@@ -61,11 +62,19 @@ class Case:
     prompt: float | None
     answer: float | None
     batch: float
+    build: float = USUAL_BUILD
+    window_bytes: float = 0.0  # of `cache_bytes`, what layers cache that look back no further than `window` tokens
+    window: int = 0
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_moe(self) -> bool:
         return self.active_params < 0.8 * self.params
+
+    def cached_bytes(self, tokens: float) -> float:
+        """The cache of one sequence after `tokens`: layers with a window keep no more than that."""
+        kept = min(tokens, self.window) if self.window_bytes else 0.0
+        return (self.cache_bytes - self.window_bytes) * tokens + self.window_bytes * kept
 
     def prompt_tokens(self, metric: str) -> float:
         """The prompt's tokens; where the row does not say, what the software's benchmarks usually give."""

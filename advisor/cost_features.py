@@ -1,18 +1,19 @@
 """What the learned correction sees of a Case: numbers in a fixed order, every one known or imputed.
 
-The rates of the engine (ENGINE_RATES) are kept from the trees of a target where cross-validation says so: with about
-a hundred chips, trees learn chips by heart. What is particular to an engine is learned as its own effect
-(advisor.cost_model), which carries over to engines like it.
+What is particular to an engine is learned as its own effect (advisor.cost_model), which carries over to ones like it.
 """
 
 from __future__ import annotations
 
 import math
 
+from advisor import physics
 from advisor.case import Case
+from knowledge.base import GIB
 
 _BACKENDS = ("cuda", "metal", "rocm", "vulkan", "cpu", "openvino-gpu", "npu", "opencl")
 _RUNTIMES = ("llama.cpp", "ollama", "mlx", "openvino", "qnn", "rkllm", "onnxruntime")
+_VENDORS = ("nvidia", "amd", "intel", "apple")
 _LEGACY = frozenset(("q4_0", "q4_1", "q5_0", "q5_1", "q8_0"))
 _USUAL_SHARE = 0.4  # of the memory, where its size is not known
 
@@ -21,18 +22,20 @@ FEATURES = (
     "log_hidden", "log_vocab", "log_prompt", "prompt_known", "log_cache_share", "memory_share", "count", "recurrent",
     "first_token", "assumed_precision", "legacy_blocks", "importance_blocks", "log_batch", "serving",
     *(f"backend_{name}" for name in _BACKENDS), *(f"runtime_{name}" for name in _RUNTIMES), "log_rate", "log_bandwidth",
+    *(f"vendor_{name}" for name in _VENDORS), "integrated", "build", "log_low_bit_ratio", "log_rate_of_all",
+    "log_intensity",
 )  # fmt: skip
-ENGINE_RATES = ("log_rate", "log_bandwidth")
+MEMORY_FEATURES = ("log_cache", "log_logits", "log_embedding")  # after FEATURES
 INCREASING = {  # what physics says of the logarithm of seconds or bytes, with everything else the same
     "decode": ("log_prompt",),
     "prompt": ("log_prompt",),
     "first": ("log_prompt",),
-    "memory": ("log_prompt", "log_weight_bytes", "log_batch"),
+    "memory": ("log_prompt", "log_weight_bytes", "log_batch", "log_cache", "log_logits"),
 }
 
 
 def features(case: Case, metric: str) -> list[float]:
-    """The numbers of FEATURES. `metric` as in METRICS."""
+    """The numbers of FEATURES, for peak memory those of MEMORY_FEATURES too. `metric` as in METRICS."""
     prompt = case.prompt_tokens(metric) if metric in ("prefill_tps", "ttft_ms") else case.prompt or 30.0
     memory = case.memory_gib * case.count if case.memory_gib else 0.0
     share = min(2.0, case.weight_bytes / 2**30 / memory) if memory else _USUAL_SHARE
@@ -64,4 +67,17 @@ def features(case: Case, metric: str) -> list[float]:
     values += [float(case.backend == backend) for backend in _BACKENDS]
     values += [float(case.runtime == runtime) for runtime in _RUNTIMES]
     values += [math.log(case.rate), math.log(case.bandwidth)]
+    values += [float(case.vendor == vendor) for vendor in _VENDORS]
+    multiply = 2 * case.active_params * max(1.0, prompt) / (case.rate * 1e12)
+    values += [
+        float(case.engine_kind == "igpu"),
+        case.build,
+        math.log(case.low_bit_ratio),
+        math.log(case.rate * case.count),
+        math.log(multiply / (case.weight_bytes / (case.bandwidth * 1e9))),
+    ]
+    if metric == "peak_mem_gb":
+        _, cache, logits = physics.memory_terms(case)
+        embedding = 2.0 * case.vocab * case.hidden / GIB
+        values += [math.log(part + 0.001) for part in (cache, logits, embedding)]
     return values

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor import physics
 from advisor.case import Case
@@ -102,21 +102,32 @@ def traits_of(case: Case) -> Traits:
     )  # fmt: skip
 
 
-def likeness(one: Traits, other: Traits, scale: tuple[float, float]) -> float:
-    """The covariance of two engines' effects; `scale` are the standard deviations of what engines of a kind share, and
-    of what is each one's own. Engines of different backends tell nothing of one another."""
+class Scale(NamedTuple):
+    """How engines' effects vary: standard deviations of what engines of a kind share and of what is each one's own; how
+    many times further apart bandwidths and rates may be (not of CPUs, which differ in more); how much another
+    generation sets apart."""
+
+    shared: float
+    own: float
+    reach: float = 1.0
+    generation: float = 0.7
+
+
+def likeness(one: Traits, other: Traits, scale: Scale) -> float:
+    """The covariance of two engines' effects. Engines of different backends tell nothing of one another."""
     if one.backend != other.backend:
         return 0.0
+    length = 1.2 * (1.0 if one.backend == "cpu" else scale.reach)
     distance = (
-        ((one.bandwidth - other.bandwidth) / 1.2) ** 2
-        + ((one.rate - other.rate) / 1.2) ** 2
+        ((one.bandwidth - other.bandwidth) / length) ** 2
+        + ((one.rate - other.rate) / length) ** 2
         + ((one.low_bits - other.low_bits) / 0.7) ** 2
         + 1.5 * (one.vendor != other.vendor)
-        + 0.7 * (one.generation != other.generation)
+        + scale.generation * (one.generation != other.generation)
         + 0.7 * (one.kind != other.kind)
     )
-    shared = scale[0] ** 2 * math.exp(-0.5 * distance)
-    own = scale[1] ** 2 if one.chip == other.chip else 0.0
+    shared = scale.shared**2 * math.exp(-0.5 * distance)
+    own = scale.own**2 if one.chip == other.chip else 0.0
     software = (1.0 if one.family == other.family else 0.7) * (1.0 if one.runtime == other.runtime else 0.85)
     return software * (shared + own)
 
@@ -141,7 +152,7 @@ class Target:
     name: str
     parameters: dict[str, list[float]]
     units: list[Unit]
-    scale: tuple[float, float]
+    scale: Scale
     trees: Trees
     spread: Trees
     quantiles: tuple[float, float]
@@ -169,7 +180,7 @@ class Target:
 
     def _krige(self, traits: Traits) -> tuple[float, float, str, int]:
         total, best, nearest = 0.0, 0.0, None
-        whole = self.scale[0] ** 2 + self.scale[1] ** 2
+        whole = self.scale.shared**2 + self.scale.own**2
         for unit in self.units:
             if unit.traits.backend != traits.backend:
                 continue
@@ -234,7 +245,7 @@ def target_from(document: dict[str, Any]) -> Target:
             Unit(Traits(**unit["traits"]), unit["name"], unit["weight"], unit["models"], unit["rows"])
             for unit in document["units"]
         ],
-        scale=(document["scale"][0], document["scale"][1]),
+        scale=Scale(*document["scale"]),
         trees=trees_from(document["trees"]),
         spread=trees_from(document["spread"]),
         quantiles=(document["quantiles"][0], document["quantiles"][1]),

@@ -32,20 +32,31 @@ PROMPT_START: dict[str, tuple[float, float, float, float]] = {
         ("npu", 0.15), ("opencl", 0.1), ("sycl", 0.2),
     )
 }  # fmt: skip
-# log share added to the weights, log GiB of the runtime itself, log factor on the cache
-MEMORY_START = (-3.0, -0.7, 0.0)
+# log share added to the weights, log GiB of the runtime itself, log factor on the cache, log factor on the logits; by
+# runtime and backend where its way of loading is known (RKLLM converts ahead of time and maps the result)
+MEMORY_START: dict[str, tuple[float, float, float, float]] = {
+    "any": (-3.0, -0.7, 0.0, -0.7),
+    "rkllm npu": (-5.0, -2.0, 0.0, -4.0),
+}
 
 _HYBRID_LAYERS = 0.8  # a recurrent layer launches about that many more kernels than an attention layer
 _STREAM_SHARE = 0.6  # of the bandwidth, when a prompt's batch reads the weights once
-_MORE_ENGINES = 0.35  # exponent: layers split over n engines overlap for long prompts
+_BATCH = 512.0  # tokens that go through the layers at once: engines that share them work on different batches
+_OVERLAP = 0.75  # exponent: what of a pipeline's ideal speed-up arrives
 _MORE_SEQUENCES = 0.8  # exponent: what of a larger batch arrives as tokens per second
 _UNSTATED_CONTEXT = 1024.0  # tokens in the cache, where a row of peak memory does not say
+_BATCHES = {"llama.cpp": 512.0, "ollama": 512.0, "lmstudio": 512.0}  # tokens whose logits are kept at once, always
+_LARGEST_BATCH = 2048.0  # for the others, which keep the prompt's up to that
+# Tokens that Ollama reserves by the GPU's memory in GiB, of which Metal lends three quarters (ollama/ollama
+# docs/context-length.mdx @948f6933: 4k below 24 GiB, 32k below 48, 256k from there).
+_OLLAMA_CONTEXT = ((47.0, 262144.0), (23.0, 32768.0), (0.0, 4096.0))
+_METAL_SHARE = 0.75
 
 
 def decode_terms(case: Case) -> tuple[float, float, float]:
     """Seconds a token at the data-sheet rates: reading, arithmetic (1 ms per layer as the third, unscaled)."""
     context = (case.prompt or 0.0) + (case.answer or USUAL_ANSWER) / 2
-    cache = min(case.cache_bytes * context, 4 * case.active_bytes)
+    cache = min(case.cached_bytes(context), 4 * case.active_bytes)
     read = (case.active_bytes + cache) / (case.bandwidth * 1e9)
     layers = case.layers * (1 + _HYBRID_LAYERS * case.recurrent) * 1e-3
     return read, 2 * case.active_params / (case.rate * 1e12), layers
@@ -64,7 +75,9 @@ def decode_seconds(case: Case, parameters: Parameters) -> float:
 def prompt_terms(case: Case, metric: str) -> tuple[float, float, float, float]:
     """Seconds of a prompt at the data-sheet rates: multiplying weights, attention, reading weights; ms per layer."""
     tokens = case.prompt_tokens(metric)
-    rate = case.rate * 1e12 * math.pow(case.count, _MORE_ENGINES)
+    batches = math.ceil(tokens / _BATCH)
+    pipeline = batches * case.count / (batches + case.count - 1)
+    rate = case.rate * 1e12 * math.pow(pipeline, _OVERLAP)
     touched = min(1.0, 0.03 * tokens) if case.is_moe else 1.0
     return (
         2 * case.active_params * tokens / rate,
@@ -83,14 +96,22 @@ def prompt_seconds(case: Case, metric: str, parameters: Parameters) -> float:
     return seconds * case.batch if metric == "ttft_ms" else seconds
 
 
-def memory_terms(case: Case) -> tuple[float, float]:
-    """GiB of the weights and of the cache."""
+def memory_terms(case: Case) -> tuple[float, float, float]:
+    """GiB of the weights, of the cache and of a batch's logits in 32 bits."""
     context = _UNSTATED_CONTEXT if case.prompt is None else case.prompt + (case.answer or USUAL_ANSWER)
-    return case.weight_bytes / GIB, case.cache_bytes * context * case.batch / GIB
+    if case.runtime == "ollama":
+        context = max(context, _reserved(case))
+    batch = _BATCHES.get(case.runtime) or min(case.prompt or _UNSTATED_CONTEXT, _LARGEST_BATCH)
+    return case.weight_bytes / GIB, case.cached_bytes(context) * case.batch / GIB, 4.0 * batch * case.vocab / GIB
+
+
+def _reserved(case: Case) -> float:
+    memory = (case.memory_gib or 0.0) * case.count * (_METAL_SHARE if case.backend == "metal" else 1.0)
+    return next(tokens for least, tokens in _OLLAMA_CONTEXT if memory >= least)
 
 
 def memory_gib(case: Case, parameters: Parameters) -> float:
     """GiB at the peak."""
-    weights, cache = memory_terms(case)
-    added, itself, factor = parameters
-    return weights * (1 + math.exp(added)) + cache * math.exp(factor) + math.exp(itself)
+    weights, cache, logits = memory_terms(case)
+    added, itself, factor, kept = parameters
+    return weights * (1 + math.exp(added)) + cache * math.exp(factor) + logits * math.exp(kept) + math.exp(itself)

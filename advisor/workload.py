@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from advisor.case import CACHED_BYTES, USUAL_RATE, Case, cpu_rate, gpu_rate
+from advisor.case import CACHED_BYTES, USUAL_BUILD, USUAL_RATE, Case, cpu_rate, gpu_rate
 from knowledge.base import GIB, AdvisorError
 from knowledge.chips import gpu_generation, npu_generation
 from knowledge.model_names import ModelFacts, model_facts, typical_facts
@@ -104,6 +104,9 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         vocab=facts.vocab,
         cache_bytes=facts.kv_values * CACHED_BYTES,
         recurrent=facts.recurrent,
+        build=_build(text["framework_version"], runtime),
+        window_bytes=facts.window_values * CACHED_BYTES,
+        window=facts.window,
         precision=bits.name,
         bits=weight_bytes * 8 / facts.params,
         assumed_precision=bits.assumed,
@@ -123,6 +126,16 @@ _RANGES = {
     "prompt_tokens": (1.0, 10_000_000.0), "gen_tokens": (1.0, 1_000_000.0),
 }  # fmt: skip
 _USUAL_BANDWIDTH = {"gpu": 450.0, "igpu": 90.0, "apple": 200.0, "cpu": 60.0, "sbc": 17.0, "mobile": 60.0, "npu": 70.0}
+
+
+_BUILD = re.compile(r"\bb(\d{3,5})\b")
+_BUILDS_OF_MONTHS = {"may 2024": 2900.0}  # where a source names the month alone
+
+
+def _build(version: str, runtime: str) -> float:
+    """llama.cpp's build of a version such as `b5863` or `May 2024`."""
+    found = _BUILD.search(version) if runtime == "llama.cpp" else None
+    return float(found[1]) if found else _BUILDS_OF_MONTHS.get(version.lower(), USUAL_BUILD)
 
 
 def _checked(text: str | None, column: str, notes: list[str]) -> float | None:

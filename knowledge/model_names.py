@@ -67,6 +67,7 @@ _DATE = re.compile(r"2[45]\d\d|\d{4,}")
 class ModelFacts:
     """What speed and memory follow from. `kv_values` are cached values per token over all layers; `origin` says how it
     is known: `catalogue`, `shapes` (data/model_shapes.csv), `size` (parameters alone) or `file` (a file's size alone).
+    `window_values` of them are kept for the last `window` tokens only.
 
     `active_params` equals `params` for a dense model. `name` is the row that was taken, empty without one.
     """
@@ -82,6 +83,8 @@ class ModelFacts:
     origin: str
     name: str = ""
     spec: ModelSpec | None = None
+    window_values: float = 0.0
+    window: int = 0
 
     @property
     def is_moe(self) -> bool:
@@ -128,16 +131,20 @@ def typical_facts(params: float, origin: str) -> ModelFacts:
 
 def facts_of_spec(spec: ModelSpec) -> ModelFacts:
     """The facts of a catalogue model or of one read from a file."""
-    values = sum(
-        (group.kv_heads if group.kind != "latent" else 1) * (group.key_length + group.value_length) * group.layers
-        for group in spec.attention
-        if group.kind in ("full", "window", "latent")
-    )
+    values, window_values, window = 0, 0, 0
+    for group in spec.attention:
+        if group.kind not in ("full", "window", "latent"):
+            continue
+        heads = 1 if group.kind == "latent" else group.kv_heads
+        kept = heads * (group.key_length + group.value_length) * group.layers
+        values += kept
+        if group.kind == "window":
+            window_values, window = window_values + kept, max(window, group.window)
     recurrent = any(group.kind == "recurrent" for group in spec.attention)
     active = spec.active_params or spec.params
     return ModelFacts(
         float(spec.params), float(active), spec.layers, spec.hidden, float(values), spec.vocab, spec.tied_embeddings,
-        recurrent, "catalogue", spec.name, spec,
+        recurrent, "catalogue", spec.name, spec, float(window_values), window,
     )  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from advisor import physics
-from advisor.cost_features import ENGINE_RATES, FEATURES, INCREASING, features
-from advisor.cost_model import LEVEL, TARGET_OF, Node, Target, Traits, Trees, Unit, likeness, traits_of
+from advisor.cost_features import FEATURES, INCREASING, MEMORY_FEATURES, features
+from advisor.cost_model import LEVEL, TARGET_OF, Node, Scale, Target, Traits, Trees, Unit, likeness, traits_of
 from executors.training.dataset import Sample, folds_of, of_target, weights_of
 
 Array = Any  # numpy arrays of floats: their stubs tell shapes apart that do not matter here
@@ -29,28 +29,40 @@ FOLDS = 6
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What is chosen by nested cross-validation (docs/cost-model.md lists what was tried)."""
+    """What is chosen by cross-validation (docs/cost-model.md lists what was tried).
 
+    `effects` is how much of the engines' effects counts. The forest is boosted trees (`trees` to `least_leaf`) and, by
+    the share `averaged`, randomized ones whose mean counts (`averaged_trees`, `averaged_leaf`, and `columns`, the share
+    of the features that a split may choose from).
+    """
+
+    effects: float = 1.0
+    shared_effect: float = 0.3
+    own_effect: float = 0.12
+    reach: float = 1.0
+    generation: float = 0.7
+    trust: float = 1.0
+    rounds: int = 2
     trees: int = 60
     leaves: int = 8
     learning_rate: float = 0.12
-    shared_effect: float = 0.3
-    own_effect: float = 0.12
-    trust: float = 1.0
-    rounds: int = 2
     least_leaf: int = 9
-    engine_rates: bool = False
-    use_trees: bool = True
-    use_effects: bool = True
+    averaged: float = 0.5
+    averaged_trees: int = 24
+    averaged_leaf: int = 4
+    columns: float = 0.5
 
 
-_LARGE = Choices(trees=160, leaves=15, learning_rate=0.08, least_leaf=5)  # not asked by plans: may take its time
+_AVERAGED = Choices(effects=0.5, averaged=1.0)
 DEFAULTS = {
-    "decode": Choices(),
-    "prompt": Choices(trust=0.85),
-    "first": replace(_LARGE, engine_rates=True),
-    "memory": replace(_LARGE, trust=0.75),
-}
+    "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5, averaged=0.7, averaged_leaf=3, columns=0.8),
+    "prompt": _AVERAGED,
+    "first": replace(_AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7),
+    "memory": Choices(
+        trees=160, leaves=15, learning_rate=0.08, least_leaf=5, averaged_trees=60, averaged_leaf=2, columns=1.0,
+        trust=0.85,
+    ),
+}  # fmt: skip
 _UNIT_NOISE = 0.2  # standard deviation of one model's residual about its engine's effect
 _CLIP = 2.0  # residuals beyond a factor of 7 pull no more than this
 _NO_TREES = Trees(0.0, ())
@@ -79,7 +91,8 @@ def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]
     weight = dict(zip(map(id, samples), weights_of(samples), strict=True))
     starts: dict[str, Sequence[float]]
     if target == "memory":
-        starts = dict.fromkeys(("any", *groups), physics.MEMORY_START)
+        start_of = physics.MEMORY_START
+        starts = {key: start_of.get(key, start_of["any"]) for key in (*start_of, *groups)}
         groups["any"] = list(samples)
     else:
         starts = dict(physics.DECODE_START if target == "decode" else physics.PROMPT_START)
@@ -121,9 +134,10 @@ def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight
         terms = np.array([physics.memory_terms(s.case) for s in samples]).T
 
         def predict(p: Array) -> Array:
-            return terms[0] * (1 + math.exp(p[0])) + terms[1] * math.exp(p[2]) + math.exp(p[1])
+            added = terms[1] * math.exp(p[2]) + terms[2] * math.exp(p[3]) + math.exp(p[1])
+            return terms[0] * (1 + math.exp(p[0])) + added
 
-        width = np.array([1.8, 1.4, 1.4])
+        width = np.array([1.8, 1.4, 1.4, 1.4])
 
     def loss(p: Array) -> float:
         p = np.clip(p, -12, 8)
@@ -136,7 +150,7 @@ def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight
 # ---- effects
 
 
-def fit_effects(samples: Sequence[Sample], residuals: Array, scale: tuple[float, float]) -> list[Unit]:
+def fit_effects(samples: Sequence[Sample], residuals: Array, scale: Scale) -> list[Unit]:
     """Kriging weights of every measured engine (chip, backend, runtime) from the medians of its residuals."""
     members: dict[Traits, list[int]] = {}
     for index, sample in enumerate(samples):
@@ -160,17 +174,40 @@ def _unit_name(sample: Sample) -> str:
 # ---- trees
 
 
-def fit_trees(
-    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], **settings: Any
+def fit_forest(
+    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], choices: Choices
 ) -> tuple[Trees, Array]:
-    """A small forest by gradient boosting, exported; and its predictions on the rows it saw."""
+    """Boosted and randomized trees by their shares, as one forest; and its predictions on the rows it saw."""
     constraints = [1 if index in increasing else 0 for index in range(rows.shape[1])]
+    parts: list[tuple[Trees, float]] = []
+    learned = np.zeros(len(rows))
+    if choices.averaged < 1:
+        share = 1 - choices.averaged
+        boosted = _boosted(
+            rows, np.clip(goal, -1.2, 1.2), weight, constraints, max_iter=choices.trees,
+            max_leaf_nodes=choices.leaves, learning_rate=choices.learning_rate, min_samples_leaf=choices.least_leaf,
+        )  # fmt: skip
+        parts.append((export_trees(boosted), share))
+        learned += share * boosted.predict(rows)
+    if choices.averaged > 0:
+        averaged = ExtraTreesRegressor(
+            choices.averaged_trees, min_samples_leaf=choices.averaged_leaf, max_features=choices.columns,
+            random_state=0, monotonic_cst=constraints,
+        )  # fmt: skip
+        averaged.fit(rows, goal, sample_weight=weight)
+        parts.append((export_averaged(averaged), choices.averaged))
+        learned += choices.averaged * averaged.predict(rows)
+    return _mixed(parts), learned
+
+
+def _boosted(
+    rows: Array, goal: Array, weight: Array, constraints: Sequence[int], **settings: Any
+) -> HistGradientBoostingRegressor:
     model = HistGradientBoostingRegressor(
         max_features=0.4, l2_regularization=3.0, max_bins=48, early_stopping=False, random_state=0,
-        monotonic_cst=constraints, **settings,
+        monotonic_cst=list(constraints), **settings,
     )  # fmt: skip
-    model.fit(rows, goal, sample_weight=weight)
-    return export_trees(model), model.predict(rows)
+    return model.fit(rows, goal, sample_weight=weight)
 
 
 def export_trees(model: HistGradientBoostingRegressor) -> Trees:
@@ -179,17 +216,52 @@ def export_trees(model: HistGradientBoostingRegressor) -> Trees:
     def node_of(nodes: Any, index: int) -> Node:
         node = nodes[index]
         if node["is_leaf"]:
-            return (None, round(float(node["value"]), 6), None, None)
+            return (None, float(node["value"]), None, None)
         low, high = node_of(nodes, int(node["left"])), node_of(nodes, int(node["right"]))
         return (int(node["feature_idx"]), _short(float(node["num_threshold"])), low, high)
 
     trees = tuple(node_of(predictor.nodes, 0) for (predictor,) in model._predictors)
-    return Trees(round(float(np.ravel(model._baseline_prediction)[0]), 6), trees)
+    return _rounded(Trees(float(np.ravel(model._baseline_prediction)[0]), trees), 1.0)
+
+
+def export_averaged(model: ExtraTreesRegressor) -> Trees:
+    """The same of trees whose mean counts: each leaf holds its part of the mean."""
+
+    def node_of(tree: Any, index: int) -> Node:
+        low = int(tree.children_left[index])
+        if low < 0:
+            return (None, float(tree.value[index].item()), None, None)
+        high = int(tree.children_right[index])
+        threshold = _short(float(tree.threshold[index]))
+        return (int(tree.feature[index]), threshold, node_of(tree, low), node_of(tree, high))
+
+    trees = tuple(node_of(one.tree_, 0) for one in model.estimators_)
+    return _rounded(Trees(0.0, trees), 1 / len(trees))
+
+
+def _mixed(parts: Sequence[tuple[Trees, float]]) -> Trees:
+    """The sum of forests, each times its share."""
+    scaled = [_rounded(trees, share) for trees, share in parts]
+    return Trees(round(sum(one.base for one in scaled), 6), tuple(tree for one in scaled for tree in one.trees))
+
+
+def _rounded(trees: Trees, share: float) -> Trees:
+    """`trees` times `share`, with digits that are worth keeping."""
+
+    def node(one: Node) -> Node:
+        column, value, low, high = one
+        return (None, round(value * share, 6), None, None) if column is None else (column, value, node(low), node(high))
+
+    return Trees(round(trees.base * share, 6), tuple(map(node, trees.trees)))
 
 
 def _short(threshold: float) -> float:
-    """Fewer digits: a threshold lies in the middle of a gap between values."""
-    return float(f"{threshold:.7g}")
+    """Fewer digits, never less: a threshold may be a value that was seen, which belongs to the first branch."""
+    if threshold == 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(abs(threshold))) - 6)
+    short = float(f"{math.ceil(threshold / step) * step:.7g}")
+    return short if short >= threshold else threshold
 
 
 # ---- one target
@@ -198,29 +270,20 @@ def _short(threshold: float) -> float:
 def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target:
     """The target `name` fitted to `samples` (of that target), without its spread."""
     parameters = fit_physics(samples, name)
-    scale = (choices.shared_effect, choices.own_effect)
+    scale = Scale(choices.shared_effect, choices.own_effect, choices.reach, choices.generation)
     target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, (1.0, 1.0), {"any": choices.trust})
     prior = np.array([target.physics(s.case, s.metric) for s in samples])
     residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
     rows = np.array([features(s.case, s.metric) for s in samples])
-    if not choices.engine_rates:
-        rows[:, [FEATURES.index(name) for name in ENGINE_RATES]] = 0.0  # a constant: no tree asks for it
     weight = np.array(weights_of(samples))
-    increasing = [FEATURES.index(feature) for feature in INCREASING[name]]
+    increasing = [(*FEATURES, *MEMORY_FEATURES).index(feature) for feature in INCREASING[name]]
     learned = np.zeros(len(samples))
     for _ in range(choices.rounds):
-        effect = np.zeros(len(samples))
-        if choices.use_effects:
-            target.units = fit_effects(samples, residual - learned, scale)
-            target._effects.clear()
-            effect = np.array([target.effect(traits_of(s.case))[0] for s in samples])
-        if not choices.use_trees:
-            break
-        target.trees, learned = fit_trees(
-            rows, np.clip(residual - effect, -1.2, 1.2), weight, increasing,
-            max_iter=choices.trees, max_leaf_nodes=choices.leaves, learning_rate=choices.learning_rate,
-            min_samples_leaf=choices.least_leaf,
-        )  # fmt: skip
+        units = fit_effects(samples, residual - learned, scale)
+        target.units = [replace(unit, weight=round(choices.effects * unit.weight, 6)) for unit in units]
+        target._effects.clear()
+        effect = np.array([target.effect(traits_of(s.case))[0] for s in samples])
+        target.trees, learned = fit_forest(rows, residual - effect, weight, increasing, choices)
     return target
 
 
@@ -263,6 +326,7 @@ def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, tuple[
     off = np.array([e.sample.log - e.predicted for e in errors])
     goal = np.log(np.abs(off) + 0.03)
     weight = np.array(weights_of([e.sample for e in errors]))
+    free = [0] * rows.shape[1]
     settings = {"max_iter": 20, "max_leaf_nodes": 5, "learning_rate": 0.2, "min_samples_leaf": 9}
     fold = np.array(folds_of([e.sample.chip for e in errors], folds))
     honest = np.zeros(len(errors))
@@ -270,9 +334,9 @@ def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, tuple[
         inside = fold != index
         if inside.all() or not inside.any():
             continue
-        trees, _ = fit_trees(rows[inside], goal[inside], weight[inside], (), **settings)
+        trees = export_trees(_boosted(rows[inside], goal[inside], weight[inside], free, **settings))
         honest[~inside] = [trees.predict(list(row)) for row in rows[~inside]]
-    final, _ = fit_trees(rows, goal, weight, (), **settings)
+    final = export_trees(_boosted(rows, goal, weight, free, **settings))
     ratio = off / np.exp(honest)
     return final, _quantiles(ratio, weight), [float(value) for value in np.exp(honest)]
 

@@ -17,7 +17,7 @@ pytest.importorskip("sklearn", reason="the extra `learn` is not installed")
 from executors.training.dataset import load_dataset, of_target
 from executors.training.evaluate import cross_validated, report, worse_than
 from executors.training.export import document_of
-from executors.training.fit import DEFAULTS, fit_target, fit_trees
+from executors.training.fit import DEFAULTS, Choices, fit_forest, fit_target
 
 TABLE = DATA / "cost_model_accuracy.json"
 
@@ -63,13 +63,15 @@ def test_the_shipped_arrays_are_what_training_gives() -> None:
         assert fresh[key] == shipped[key], key
 
 
-def test_exported_trees_predict_what_scikit_learn_predicts() -> None:
+@pytest.mark.parametrize("averaged", [0.0, 0.4, 1.0])
+def test_exported_trees_predict_what_scikit_learn_predicts(averaged: float) -> None:
     import numpy as np
 
     chance = np.random.default_rng(0)
     rows = chance.normal(size=(300, 5))
-    goal = rows[:, 0] * 2 + np.sin(3 * rows[:, 1]) + chance.normal(size=300) / 10
-    trees, expected = fit_trees(rows, goal, np.ones(300), [0], max_iter=30, max_leaf_nodes=8, min_samples_leaf=9)
+    goal = (rows[:, 0] + np.sin(3 * rows[:, 1])) / 4 + chance.normal(size=300) / 10
+    choices = Choices(trees=30, averaged=averaged, averaged_trees=20)
+    trees, expected = fit_forest(rows, goal, np.ones(300), [0], choices)
     assert [trees.predict(list(row)) for row in rows] == pytest.approx(list(expected), abs=1e-4)
 
 
