@@ -27,10 +27,10 @@ FEATURES = (
 )  # fmt: skip
 MEMORY_FEATURES = ("log_cache", "log_logits", "log_embedding")  # after FEATURES
 INCREASING = {  # what physics says of the logarithm of seconds or bytes, with everything else the same
-    "decode": ("log_prompt",),
-    "prompt": ("log_prompt",),
+    "decode": ("log_prompt", "log_intensity"),
+    "prompt": ("log_prompt",),  # what an engine reaches may grow with the work: physics grows faster
     "first": ("log_prompt",),
-    "memory": ("log_prompt", "log_weight_bytes", "log_batch", "log_cache", "log_logits"),
+    "memory": ("log_prompt", "log_intensity", "log_weight_bytes", "log_batch", "log_cache", "log_logits"),
 }
 
 
