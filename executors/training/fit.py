@@ -296,7 +296,7 @@ def held_out(
     folds: int = FOLDS,
 ) -> list[HeldOut]:
     """Every sample predicted by a model that saw no sample of its group."""
-    fold = folds_of([group(sample) for sample in samples], FOLDS)
+    fold = folds_of([group(sample) for sample in samples], folds)
     found = []
     for index in sorted(set(fold)):
         seen = [s for s, f in zip(samples, fold, strict=True) if f != index]
