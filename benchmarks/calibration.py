@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from advisor.calibration import shrunk
+from executors.training.choices import DEFAULTS
 from executors.training.dataset import load_dataset, of_target
-from executors.training.fit import DEFAULTS, HeldOut, by_chip, held_out
+from executors.training.fit import HeldOut, by_chip, held_out
 
 DRAWS, LEAST = 20, 8
 

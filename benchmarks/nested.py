@@ -20,9 +20,10 @@ from dataclasses import replace
 from statistics import median
 
 from advisor.cost_model import TARGET_OF
+from executors.training.choices import DEFAULTS, Choices
 from executors.training.dataset import Sample, folds_of, load_dataset, of_target
 from executors.training.evaluate import is_core
-from executors.training.fit import DEFAULTS, FOLDS, TARGETS, Choices, by_chip, by_model, fit_target, held_out
+from executors.training.fit import FOLDS, TARGETS, by_chip, by_model, fit_target, held_out
 
 INNER_FOLDS = 3
 LEAST_ROWS = 20  # of a runtime or source that is left out

@@ -14,6 +14,7 @@ from executors.embedding_tiers import worker_of
 from executors.executor import Watch
 from executors.folder import sha256_file
 from executors.integrity import ZERO_SHARE, check
+from executors.ir_integrity import bad_values
 from executors.validation import VERDICTS, ask, failed
 from knowledge.base import AdvisorError
 from knowledge.matrix import framework_named
@@ -68,7 +69,7 @@ def integrity(
     if expected_bytes:
         apart = sum((artifact / name).stat().st_size for name in tokenizer)
         checks.append(check("size", _other_size(size, expected_bytes, framework, apart)))
-    checks.append(check("values", _bad_values(rows, sound)))
+    checks.append(check("values", bad_values(rows, sound)))
     wrong = next((one for one in checks if one["status"] == "fail"), None)
     return {
         **(failed(f"wrong-{wrong['id']}", wrong["text"]) if wrong else {"status": "pass"}),
@@ -123,12 +124,3 @@ def _other_size(size: int, expected: int, framework: str, tokenizer_bytes: int) 
     """What the tokenizer takes is only estimated, and its files are compared byte by byte: it is no reason to fail."""
     near = abs(size - expected) <= framework_named(framework).size_tolerance * expected + tokenizer_bytes
     return "" if near else f"The folder has {size} bytes and {expected} were predicted."
-
-
-def _bad_values(rows: Sequence[Row], sound: set[str]) -> str:
-    for row in rows:
-        if row["not_finite"]:
-            return f"{row['name']} holds {row['not_finite']} values or scales that are not numbers."
-        if row["weight"] and row["zero_share"] > ZERO_SHARE and row["name"] not in sound:
-            return f"{row['zero_share']:.0%} of the scales of {row['name']} are zero."
-    return ""

@@ -60,7 +60,7 @@ def integrity(
             checks.append(check("types", _other_types(weights, expected, planned)))
     if expected_bytes:
         checks.append(check("size", _other_size(size, expected_bytes)))
-    checks.append(check("values", _bad_values(rows, sound)))
+    checks.append(check("values", bad_values(rows, sound)))
     wrong = next((one for one in checks if one["status"] == "fail"), None)
     return {
         **(failed(f"wrong-{wrong['id']}", wrong["text"]) if wrong else {"status": "pass"}),
@@ -138,7 +138,8 @@ def _other_size(size: int, expected: int) -> str:
     return "" if near else f"The folder has {size} bytes and {expected} were predicted."
 
 
-def _bad_values(rows: Sequence[Row], sound: set[str]) -> str:
+def bad_values(rows: Sequence[Row], sound: set[str]) -> str:
+    """Which weight holds what is no number, or too many zeros among its scales, `sound` ones apart; empty if none."""
     for row in rows:
         if row["not_finite"]:
             return f"{row['name']} holds {row['not_finite']} values or scales that are not numbers."

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from advisor import physics
 from advisor.cost_features import FEATURES, INCREASING, MEMORY_FEATURES, features
-from advisor.cost_model import LEVEL, TARGET_OF, Node, Scale, Target, Traits, Trees, Unit, likeness, traits_of
+from advisor.cost_model import LEVEL, TARGET_OF, Scale, Target, Traits, Trees, Unit, likeness, traits_of
+from executors.training.choices import DEFAULTS, Choices
 from executors.training.dataset import Sample, folds_of, of_target, weights_of
+from executors.training.forest import boosted, export_trees, fit_forest
 
 Array = Any  # numpy arrays of floats: their stubs tell shapes apart that do not matter here
 
@@ -27,42 +28,6 @@ TARGETS = ("decode", "prompt", "first", "memory")
 FOLDS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What is chosen by cross-validation (docs/cost-model.md lists what was tried).
-
-    `effects` is how much of the engines' effects counts. The forest is boosted trees (`trees` to `least_leaf`) and, by
-    the share `averaged`, randomized ones whose mean counts (`averaged_trees`, `averaged_leaf`, and `columns`, the share
-    of the features that a split may choose from).
-    """
-
-    effects: float = 1.0
-    shared_effect: float = 0.3
-    own_effect: float = 0.12
-    reach: float = 1.0
-    generation: float = 0.7
-    trust: float = 1.0
-    rounds: int = 2
-    trees: int = 60
-    leaves: int = 8
-    learning_rate: float = 0.12
-    least_leaf: int = 9
-    averaged: float = 0.5
-    averaged_trees: int = 24
-    averaged_leaf: int = 4
-    columns: float = 0.5
-
-
-_AVERAGED = Choices(effects=0.5, averaged=1.0)
-DEFAULTS = {
-    "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5, averaged=0.7, averaged_leaf=3, columns=0.8),
-    "prompt": _AVERAGED,
-    "first": replace(_AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7),
-    "memory": Choices(
-        trees=160, leaves=15, learning_rate=0.08, least_leaf=5, averaged_trees=60, averaged_leaf=2, columns=1.0,
-        trust=0.85,
-    ),
-}  # fmt: skip
 _UNIT_NOISE = 0.2  # standard deviation of one model's residual about its engine's effect
 _CLIP = 2.0  # residuals beyond a factor of 7 pull no more than this
 _NO_TREES = Trees(0.0, ())
@@ -171,99 +136,6 @@ def _unit_name(sample: Sample) -> str:
     return f"{sample.case.runtime} ({sample.case.backend}) on {sample.chip}"
 
 
-# ---- trees
-
-
-def fit_forest(
-    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], choices: Choices
-) -> tuple[Trees, Array]:
-    """Boosted and randomized trees by their shares, as one forest; and its predictions on the rows it saw."""
-    constraints = [1 if index in increasing else 0 for index in range(rows.shape[1])]
-    parts: list[tuple[Trees, float]] = []
-    learned = np.zeros(len(rows))
-    if choices.averaged < 1:
-        share = 1 - choices.averaged
-        boosted = _boosted(
-            rows, np.clip(goal, -1.2, 1.2), weight, constraints, max_iter=choices.trees,
-            max_leaf_nodes=choices.leaves, learning_rate=choices.learning_rate, min_samples_leaf=choices.least_leaf,
-        )  # fmt: skip
-        parts.append((export_trees(boosted), share))
-        learned += share * boosted.predict(rows)
-    if choices.averaged > 0:
-        averaged = ExtraTreesRegressor(
-            choices.averaged_trees, min_samples_leaf=choices.averaged_leaf, max_features=choices.columns,
-            random_state=0, monotonic_cst=constraints,
-        )  # fmt: skip
-        averaged.fit(rows, goal, sample_weight=weight)
-        parts.append((export_averaged(averaged), choices.averaged))
-        learned += choices.averaged * averaged.predict(rows)
-    return _mixed(parts), learned
-
-
-def _boosted(
-    rows: Array, goal: Array, weight: Array, constraints: Sequence[int], **settings: Any
-) -> HistGradientBoostingRegressor:
-    model = HistGradientBoostingRegressor(
-        max_features=0.4, l2_regularization=3.0, max_bins=48, early_stopping=False, random_state=0,
-        monotonic_cst=list(constraints), **settings,
-    )  # fmt: skip
-    return model.fit(rows, goal, sample_weight=weight)
-
-
-def export_trees(model: HistGradientBoostingRegressor) -> Trees:
-    """The trees of a fitted scikit-learn model as advisor.cost_model evaluates them."""
-
-    def node_of(nodes: Any, index: int) -> Node:
-        node = nodes[index]
-        if node["is_leaf"]:
-            return (None, float(node["value"]), None, None)
-        low, high = node_of(nodes, int(node["left"])), node_of(nodes, int(node["right"]))
-        return (int(node["feature_idx"]), _short(float(node["num_threshold"])), low, high)
-
-    trees = tuple(node_of(predictor.nodes, 0) for (predictor,) in model._predictors)
-    return _rounded(Trees(float(np.ravel(model._baseline_prediction)[0]), trees), 1.0)
-
-
-def export_averaged(model: ExtraTreesRegressor) -> Trees:
-    """The same of trees whose mean counts: each leaf holds its part of the mean."""
-
-    def node_of(tree: Any, index: int) -> Node:
-        low = int(tree.children_left[index])
-        if low < 0:
-            return (None, float(tree.value[index].item()), None, None)
-        high = int(tree.children_right[index])
-        threshold = _short(float(tree.threshold[index]))
-        return (int(tree.feature[index]), threshold, node_of(tree, low), node_of(tree, high))
-
-    trees = tuple(node_of(one.tree_, 0) for one in model.estimators_)
-    return _rounded(Trees(0.0, trees), 1 / len(trees))
-
-
-def _mixed(parts: Sequence[tuple[Trees, float]]) -> Trees:
-    """The sum of forests, each times its share."""
-    scaled = [_rounded(trees, share) for trees, share in parts]
-    return Trees(round(sum(one.base for one in scaled), 6), tuple(tree for one in scaled for tree in one.trees))
-
-
-def _rounded(trees: Trees, share: float) -> Trees:
-    """`trees` times `share`, with digits that are worth keeping."""
-
-    def node(one: Node) -> Node:
-        column, value, low, high = one
-        return (None, round(value * share, 6), None, None) if column is None else (column, value, node(low), node(high))
-
-    return Trees(round(trees.base * share, 6), tuple(map(node, trees.trees)))
-
-
-def _short(threshold: float) -> float:
-    """Fewer digits, never less: a threshold may be a value that was seen, which belongs to the first branch."""
-    if threshold == 0:
-        return 0.0
-    step = 10.0 ** (math.floor(math.log10(abs(threshold))) - 6)
-    short = float(f"{math.ceil(threshold / step) * step:.7g}")
-    return short if short >= threshold else threshold
-
-
 # ---- one target
 
 
@@ -334,9 +206,9 @@ def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, tuple[
         inside = fold != index
         if inside.all() or not inside.any():
             continue
-        trees = export_trees(_boosted(rows[inside], goal[inside], weight[inside], free, **settings))
+        trees = export_trees(boosted(rows[inside], goal[inside], weight[inside], free, **settings))
         honest[~inside] = [trees.predict(list(row)) for row in rows[~inside]]
-    final = export_trees(_boosted(rows, goal, weight, free, **settings))
+    final = export_trees(boosted(rows, goal, weight, free, **settings))
     ratio = off / np.exp(honest)
     return final, _quantiles(ratio, weight), [float(value) for value in np.exp(honest)]
 

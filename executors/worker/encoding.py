@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from .protocol import Request, WorkerError, metric, progress
 Vectors = NDArray[np.float32]
 
 SCHEMA = "advisor.vectors/1"
+INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}  # that an encoder may take
 MAX_STORE_BYTES = 256 * 1024**2
 SAME = 1 - 1e-6  # a cosine above which texts that have nothing in common count as one and the same
 
@@ -55,6 +56,18 @@ def copy_papers(source: Path, output: Path, papers: Sequence[str]) -> None:
 def cut(tokens: Sequence[int], limit: int) -> list[int]:
     """At most `limit` tokens: the first ones, and the special token that ends every text."""
     return list(tokens) if len(tokens) <= limit else [*tokens[: limit - 1], tokens[-1]]
+
+
+def inputs(tokens: Sequence[int], wanted: Collection[str]) -> dict[str, NDArray[np.int64]]:
+    """What an encoder takes for one text, each (1, tokens): those of the usual inputs that are `wanted`."""
+    count = len(tokens)
+    every = {
+        "input_ids": np.array([tokens], np.int64),
+        "attention_mask": np.ones((1, count), np.int64),
+        "token_type_ids": np.zeros((1, count), np.int64),
+        "position_ids": np.arange(count, dtype=np.int64)[None],
+    }
+    return {name: every[name] for name in wanted}
 
 
 def vector(model: Encoder, tokens: Sequence[int], pooling: str) -> Vectors:

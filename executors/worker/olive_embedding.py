@@ -14,7 +14,6 @@ from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime 1.32 itself asks the network unless it is told not to
 
-import numpy as np
 import onnx
 import onnxruntime
 from tokenizers import Tokenizer
@@ -24,7 +23,6 @@ from .protocol import Operation, Request, WorkerError, progress
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 OUTPUT = "last_hidden_state"
-INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
 OPSET = 18  # the one that torch's exporter writes without a conversion
 _PACKED = "_quantized"  # what ONNX Runtime's quantizer adds to a weight's name
 _LEAST_ELEMENTS = 16  # smaller constants are shapes, axes and epsilons
@@ -102,7 +100,7 @@ class Session:
             raise WorkerError("cannot-load", message) from error
         self._inputs = {str(one.name) for one in self._session.get_inputs()}
         outputs = {str(one.name): one.shape for one in self._session.get_outputs()}
-        if self._inputs - INPUTS or OUTPUT not in outputs:
+        if self._inputs - encoding.INPUTS or OUTPUT not in outputs:
             raise WorkerError("cannot-load", f"This is not an ONNX encoder with {OUTPUT}.")
         width = outputs[OUTPUT][-1]
         if not isinstance(width, int):
@@ -116,15 +114,8 @@ class Session:
         return encoding.cut(self._tokenizer.encode(text).ids, self._limit)
 
     def hidden(self, tokens: Sequence[int]) -> encoding.Vectors:
-        count = len(tokens)
-        every = {
-            "input_ids": np.array([tokens], np.int64),
-            "attention_mask": np.ones((1, count), np.int64),
-            "token_type_ids": np.zeros((1, count), np.int64),
-            "position_ids": np.arange(count, dtype=np.int64)[None],
-        }
         try:
-            states: encoding.Vectors = self._session.run([OUTPUT], {name: every[name] for name in self._inputs})[0][0]
+            states: encoding.Vectors = self._session.run([OUTPUT], encoding.inputs(tokens, self._inputs))[0][0]
         except Exception as error:  # as above
             raise WorkerError("worker-error", f"ONNX Runtime cannot evaluate the model: {_words(error)}.") from error
         return states

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
@@ -18,7 +17,6 @@ from .openvino_session import first_sentence, load_tokenizer, read_model, runtim
 from .protocol import Operation, Request, WorkerError
 
 OUTPUT = "last_hidden_state"
-INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
 
 
 class Session:
@@ -29,7 +27,7 @@ class Session:
         path = str(request["model"])
         self._tokenizer = load_tokenizer(path)
         model = read_model(path)
-        self._inputs = {name for port in model.inputs for name in port.get_names()} & INPUTS
+        self._inputs = {name for port in model.inputs for name in port.get_names()} & encoding.INPUTS
         if len(model.inputs) != len(self._inputs) or OUTPUT not in model.outputs[0].get_names():
             raise WorkerError("cannot-load", f"This is not an OpenVINO encoder with {OUTPUT}.")
         options = {name: value for name, value in runtime_options(request).items() if name != "KV_CACHE_PRECISION"}
@@ -48,15 +46,8 @@ class Session:
         return encoding.cut(ids, self._limit)
 
     def hidden(self, tokens: Sequence[int]) -> encoding.Vectors:
-        count = len(tokens)
-        every = {
-            "input_ids": np.array([tokens], np.int64),
-            "attention_mask": np.ones((1, count), np.int64),
-            "token_type_ids": np.zeros((1, count), np.int64),
-            "position_ids": np.arange(count, dtype=np.int64)[None],
-        }
         try:
-            self._request.infer({name: every[name] for name in self._inputs}, share_inputs=True)
+            self._request.infer(encoding.inputs(tokens, self._inputs), share_inputs=True)
         except RuntimeError as error:
             message = f"OpenVINO cannot evaluate the model: {first_sentence(error)}."
             raise WorkerError("worker-error", message) from error

@@ -14,10 +14,12 @@ from knowledge.tables import DATA
 
 pytest.importorskip("sklearn", reason="the extra `learn` is not installed")
 
+from executors.training.choices import DEFAULTS, Choices
 from executors.training.dataset import load_dataset, of_target
 from executors.training.evaluate import cross_validated, report, worse_than
 from executors.training.export import document_of
-from executors.training.fit import DEFAULTS, Choices, fit_forest, fit_target
+from executors.training.fit import fit_target
+from executors.training.forest import fit_forest
 
 TABLE = DATA / "cost_model_accuracy.json"
 

@@ -1,0 +1,43 @@
+"""The settings of each target's training, and those that are shipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is chosen by cross-validation (docs/cost-model.md lists what was tried).
+
+    `effects` is how much of the engines' effects counts. The forest is boosted trees (`trees` to `least_leaf`) and, by
+    the share `averaged`, randomized ones whose mean counts (`averaged_trees`, `averaged_leaf`, and `columns`, the share
+    of the features that a split may choose from).
+    """
+
+    effects: float = 1.0
+    shared_effect: float = 0.3
+    own_effect: float = 0.12
+    reach: float = 1.0
+    generation: float = 0.7
+    trust: float = 1.0
+    rounds: int = 2
+    trees: int = 60
+    leaves: int = 8
+    learning_rate: float = 0.12
+    least_leaf: int = 9
+    averaged: float = 0.5
+    averaged_trees: int = 24
+    averaged_leaf: int = 4
+    columns: float = 0.5
+
+
+_AVERAGED = Choices(effects=0.5, averaged=1.0)
+DEFAULTS = {
+    "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5, averaged=0.7, averaged_leaf=3, columns=0.8),
+    "prompt": _AVERAGED,
+    "first": replace(_AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7),
+    "memory": Choices(
+        trees=160, leaves=15, learning_rate=0.08, least_leaf=5, averaged_trees=60, averaged_leaf=2, columns=1.0,
+        trust=0.85,
+    ),
+}  # fmt: skip
