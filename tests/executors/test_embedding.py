@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from advisor.embedding import quality_gates
 from advisor.plan import Gate, ValidateSettings
 from executors import embedding_tiers
-from executors.embedding_integrity import _bad_values, _other_tensors, _other_types
+from executors.embedding_integrity import _other_tensors, _other_types
 from executors.executor import Task, Watch, executor_for
 from executors.gates import GateResult, evaluate, status_of
+from executors.ir_integrity import bad_values
 from executors.validation import VERDICTS
 from executors.worker import encoding
 from executors.worker.agreement import agreement
@@ -257,9 +258,9 @@ def test_what_was_planned_of_the_weights_is_checked() -> None:
     assert _other_tensors([row()], [row()]) == ""
     assert "is missing" in _other_tensors([row()], [row(), row("v")])
     assert "another size" in _other_tensors([row(elements=65)], [row()])
-    assert "are zero" in _bad_values([row(zero_share=0.9)], set())
-    assert _bad_values([row(zero_share=0.9)], {"w"}) == ""
-    assert "not numbers" in _bad_values([row(not_finite=3)], set())
+    assert "are zero" in bad_values([row(zero_share=0.9)], set())
+    assert bad_values([row(zero_share=0.9)], {"w"}) == ""
+    assert "not numbers" in bad_values([row(not_finite=3)], set())
 
 
 def test_an_encoder_has_no_tier_that_asks_it_to_write(tmp_path: Path) -> None:
