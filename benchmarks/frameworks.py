@@ -59,7 +59,7 @@ def run_all(workdir: Path, only: str | None) -> Iterator[tuple[Path, dict[str, A
         if only not in (None, framework):
             continue
         folder = workdir / name_of(framework, precision)
-        plan = folder.with_suffix(".plan.json") if not (folder / "plan.json").is_file() else folder
+        plan = folder.with_name(f"{folder.name}.plan.json") if not (folder / "plan.json").is_file() else folder
         if plan is not folder:
             request = ("--framework", framework, "--precision", precision, "--target", "cpu")
             advisor("plan", MODEL, *request, "--out", str(plan))

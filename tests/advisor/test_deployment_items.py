@@ -41,7 +41,8 @@ def test_items_are_concrete(request_: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "tool"), zip(REQUESTS, ("powercap", "powercfg", "powermetrics", "dumpsys", "counters"), strict=True)
+    ("request_", "tool"),
+    list(zip(REQUESTS, ("powercap", "powercfg", "powermetrics", "dumpsys", "counters"), strict=True)),
 )
 def test_what_to_watch_is_the_system_s_own_tool(request_: dict[str, Any], tool: str) -> None:
     assert tool in next(item["how"] for item in items(**request_) if item["id"] == "resources")
