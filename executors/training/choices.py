@@ -34,7 +34,7 @@ class Choices:
 _AVERAGED = Choices(effects=0.5, averaged=1.0)
 DEFAULTS = {
     "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5, averaged=0.7, averaged_leaf=3, columns=0.8),
-    "prompt": _AVERAGED,
+    "prompt": replace(_AVERAGED, columns=0.7),
     "first": replace(_AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7),
     "memory": Choices(
         trees=160, leaves=15, learning_rate=0.08, least_leaf=5, averaged_trees=60, averaged_leaf=2, columns=1.0,
