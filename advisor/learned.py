@@ -16,6 +16,8 @@ from knowledge.records import ModelSpec
 _MEASURED_SHARE = 0.8  # of the data sheet, what a copy reaches: the model learned from data sheets
 _CORE_BANDWIDTH = 25.0  # 10^9 B/s that one core can ask for
 _ALIKE = 0.3  # evidence below which nothing similar was measured
+# Metal's rows would answer for it, and be off by a hundred times (docs/frameworks.md: 0.2 tok/s).
+_UNTIMED = {("mlx", "cpu"): "unknown: nobody has published how fast MLX is on a CPU, where it is a functional test"}
 
 
 class _Targets(dict[str, Target]):
@@ -53,6 +55,8 @@ class Learned:
         return found
 
     def _predict(self, metric: str, work: Work) -> Interval:
+        if untimed := _UNTIMED.get((work.framework, work.backend)):
+            return Interval(None, None, None, untimed)
         prompt = PROMPT_TOKENS if metric == "prefill_tps" else None
         case = case_of_work(work, prompt, USUAL_ANSWER)
         if case is None:

@@ -142,3 +142,10 @@ def test_a_mix_that_gave_no_layer_more_bits_is_found() -> None:
 def test_a_16_bit_artifact_in_another_type_is_found() -> None:
     plain = MlxRecipe(mode="bfloat16", bits=16, group_size=0)
     assert "q_proj.weight is float16" in other_types(plain, BASE, BASE)
+
+
+def test_how_fast_it_is_on_a_cpu_is_not_guessed_from_metal() -> None:
+    (best, *_), (mac, *_) = mlx_plan().recommendations, mlx_plan(MAC).recommendations
+    assert (best.decode_tps.low, best.decode_tps.mid, best.decode_tps.high) == (None, None, None)
+    assert "functional test" in best.prefill_tps.basis
+    assert mac.decode_tps.mid
