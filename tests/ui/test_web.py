@@ -149,6 +149,16 @@ def test_a_refused_upload_keeps_the_other_answers(page: Any) -> None:
         assert page.text_input(key="ram").value == "24GB"
 
 
+def test_an_upload_is_bounded_by_the_server_and_read_no_further_by_the_page() -> None:
+    from knowledge.base import AdvisorError
+    from ui.verbs_ui import _command
+    from ui.web.parts import UPLOAD_MIB, _read_json
+
+    assert f"--server.maxUploadSize={UPLOAD_MIB}" in _command(8501)
+    with pytest.raises(AdvisorError, match=f"larger than {UPLOAD_MIB} MiB"):
+        _read_json(b" " * (UPLOAD_MIB * 2**20 + 1), lambda document: document, "advisor.plan/1")
+
+
 def test_a_model_s_name_cannot_become_markup() -> None:
     from ui.web.parts import plain, safe
 
