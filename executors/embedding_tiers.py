@@ -17,6 +17,7 @@ from advisor.plan import BenchmarkSettings, ValidateSettings
 from executors import validation
 from executors.executor import Task
 from executors.process import WorkerResult
+from executors.tiers import in_pairs
 from executors.validation import RESAMPLES, column_sums, error_of, failed
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 from knowledge.pooling import Pooling, read_pooling
@@ -156,16 +157,11 @@ def _common(task: Task, model: Path) -> dict[str, Any]:
 
 
 def benchmark(task: Task, settings: BenchmarkSettings, framework: str) -> dict[str, Any]:
-    """Reference and artifact in turn, each in a fresh process, one text after the other; a first pair warms up."""
-    samples: dict[str, dict[str, list[float]]] = {"reference": {}, "artifact": {}}
-    for pair in range(settings.pairs + 1):
-        for side, series in samples.items():
-            request = {"op": "bench", "groups": list(groups()), **_common(task, task.paths[side])}
-            done = validation.ask(request, task.watch, framework=framework, worker=worker_of(framework))
-            found = {metric: done.result[metric] for metric in TIMED} | {"peak_rss_bytes": done.peak_rss_bytes}
-            if pair:
-                for metric, value in found.items():
-                    series.setdefault(metric, []).append(value)
-        task.watch.on_event({"type": "progress", "done": pair, "total": settings.pairs, "text": "timing in pairs"})
-    peaks = samples["reference"]["peak_rss_bytes"] + samples["artifact"]["peak_rss_bytes"]
-    return {**samples, "peak_rss_bytes": max(peaks)}
+    """An encoder's reference and artifact, timed in pairs, one text after the other (see executors.tiers.in_pairs)."""
+
+    def sample(side: str) -> dict[str, float]:
+        request = {"op": "bench", "groups": list(groups()), **_common(task, task.paths[side])}
+        done = validation.ask(request, task.watch, framework=framework, worker=worker_of(framework))
+        return {metric: done.result[metric] for metric in TIMED} | {"peak_rss_bytes": done.peak_rss_bytes}
+
+    return in_pairs(task, settings.pairs, sample)

@@ -69,23 +69,35 @@ def validate(
 
 
 def benchmark(task: Task, settings: BenchmarkSettings, framework: str, **options: Any) -> dict[str, Any]:
-    """Reference and artifact in turn, so that a busy machine disturbs both; a first pair warms the page cache."""
+    """A language model's reference and artifact, timed in pairs (see in_pairs)."""
+
+    def sample(side: str) -> dict[str, float]:
+        return validation.benchmark(
+            task.paths[side],
+            framework=framework,
+            context=settings.context,
+            prompt_tokens=settings.prompt_tokens,
+            decode_tokens=settings.decode_tokens,
+            threads=task.threads,
+            watch=task.watch,
+            **options,
+        )
+
+    return in_pairs(task, settings.pairs, sample)
+
+
+def in_pairs(task: Task, pairs: int, sample: Callable[[str], dict[str, float]]) -> dict[str, Any]:
+    """Reference and artifact in turn, so that a busy machine disturbs both; a first pair warms the page cache.
+
+    `sample` times one side in a fresh process, `peak_rss_bytes` among its metrics.
+    """
     samples: dict[str, dict[str, list[float]]] = {"reference": {}, "artifact": {}}
-    for pair in range(settings.pairs + 1):
+    for pair in range(pairs + 1):
         for side, series in samples.items():
-            done = validation.benchmark(
-                task.paths[side],
-                framework=framework,
-                context=settings.context,
-                prompt_tokens=settings.prompt_tokens,
-                decode_tokens=settings.decode_tokens,
-                threads=task.threads,
-                watch=task.watch,
-                **options,
-            )
+            found = sample(side)
             if pair:
-                for metric, value in done.items():
+                for metric, value in found.items():
                     series.setdefault(metric, []).append(value)
-        task.watch.on_event({"type": "progress", "done": pair, "total": settings.pairs, "text": "timing in pairs"})
+        task.watch.on_event({"type": "progress", "done": pair, "total": pairs, "text": "timing in pairs"})
     peaks = samples["reference"]["peak_rss_bytes"] + samples["artifact"]["peak_rss_bytes"]
     return {**samples, "peak_rss_bytes": max(peaks)}
