@@ -172,7 +172,7 @@ class ValidateSettings(_Document):
 
 
 class BenchmarkSettings(_Document):
-    """Paired timing: reference, artifact, reference, artifact, ... each in a fresh process, after a warm-up."""
+    """Paired timing: reference, artifact, reference, artifact, ... each in its side's process, loaded anew."""
 
     kind: Literal["benchmark"] = "benchmark"
     artifact: RunPath = "artifact"

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from executors import olive
-from executors.executor import Watch
 from executors.hf_folder import hf_folder
+from executors.interpreters import interpreter_for
 from executors.openvino import parts_of
-from executors.process import interpreter_for
+from executors.process import Watch
 from executors.validation import ANSWER_TOKENS, CHAT, PROMPTS, TEXT
 from knowledge.base import advisor_home
 from knowledge.models import embedded_path

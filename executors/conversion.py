@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from executors.executor import Task
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import run_worker
 from executors.tokens import checkpoint_ids, compared, model_ids
 from executors.toolchain import installed_version
 from knowledge.base import MIB, printable, read_json
@@ -45,12 +46,7 @@ def exported(task: Task, op: str, **options: Any) -> dict[str, Any]:
         interpreter_for(TOOLCHAIN),
         TOOLCHAIN,
         request,
-        log_path=watch.log_path,
-        on_event=watch.on_event,
-        time_limit_seconds=watch.time_limit_seconds,
-        silence_limit_seconds=watch.time_limit_seconds,  # the converters tell nothing that could be heard
-        rss_limit_bytes=watch.rss_limit_bytes,
-        cancel=watch.cancel,
+        watch.patient,  # the converters tell nothing that could be heard
     )
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 

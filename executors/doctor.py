@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from executors import history
-from executors.process import interpreter_for, module_of
+from executors.interpreters import interpreter_for, module_of
 from executors.toolchain import compiler, list_toolchains
 from knowledge.base import AdvisorError, advisor_home, format_bytes
 from knowledge.matrix import load_frameworks

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from executors.embedding_tiers import worker_of
-from executors.executor import Watch
 from executors.folder import sha256_file
 from executors.integrity import ZERO_SHARE, check
 from executors.ir_integrity import bad_values
+from executors.process import Watch
 from executors.validation import VERDICTS, ask, failed
 from knowledge.base import AdvisorError
 from knowledge.matrix import framework_named

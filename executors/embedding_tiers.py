@@ -16,7 +16,7 @@ from typing import Any
 from advisor.plan import BenchmarkSettings, ValidateSettings
 from executors import validation
 from executors.executor import Task
-from executors.process import WorkerResult
+from executors.process import Worker, WorkerResult
 from executors.tiers import in_pairs
 from executors.validation import RESAMPLES, column_sums, error_of, failed
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
@@ -159,9 +159,12 @@ def _common(task: Task, model: Path) -> dict[str, Any]:
 def benchmark(task: Task, settings: BenchmarkSettings, framework: str) -> dict[str, Any]:
     """An encoder's reference and artifact, timed in pairs, one text after the other (see executors.tiers.in_pairs)."""
 
-    def sample(side: str) -> dict[str, float]:
+    def open_worker() -> Worker:
+        return validation.open_worker(task.watch, framework=framework, worker=worker_of(framework))
+
+    def sample(side: str, worker: Worker) -> dict[str, float]:
         request = {"op": "bench", "groups": list(groups()), **_common(task, task.paths[side])}
-        done = validation.ask(request, task.watch, framework=framework, worker=worker_of(framework))
+        done = validation.ask_again(request, task.watch, worker)
         return {metric: done.result[metric] for metric in TIMED} | {"peak_rss_bytes": done.peak_rss_bytes}
 
-    return in_pairs(task, settings.pairs, sample)
+    return in_pairs(task, settings.pairs, open_worker, sample)

@@ -6,9 +6,8 @@ returns what it measured. It never decides paths: `Task.paths` are inside the ru
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,23 +20,11 @@ from advisor.plan import (
     SensitivitySettings,
     ValidateSettings,
 )
+from executors.makers import Makers
+from executors.process import Watch
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError
 from knowledge.matrix import Kind
 from knowledge.tables import extensions
-
-Event = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What a worker may use, and who listens. `rss_limit_bytes` None: unlimited."""
-
-    log_path: Path
-    on_event: Callable[[Event], None]
-    time_limit_seconds: float
-    silence_limit_seconds: float
-    rss_limit_bytes: int | None
-    cancel: threading.Event | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +34,7 @@ class Task:
     `paths`: `input` and `output` of convert, calibrate and quantize (and `imatrix`, if it takes one); `artifact`,
     `reference` (and `store`, the stored scores) of validate and benchmark; the reference tier writes its scores to
     `output`. `output` is a temporary name that does not exist: the runner renames it when the step is done. `made` says
-    how the artifact was made, if it was quantized.
+    how the artifact was made, if it was quantized. `makers` has the worker that made something for the step before.
     """
 
     settings: (
@@ -62,6 +49,7 @@ class Task:
     threads: int
     watch: Watch
     made: QuantizeSettings | None = None
+    makers: Makers = field(default_factory=Makers)
 
 
 class Executor(Protocol):
@@ -78,7 +66,8 @@ class Executor(Protocol):
 
         convert, calibrate, quantize: whatever is worth telling. validate: the tier's part of report.json with `status`
         `pass` or `fail`; integrity adds `tensor_bytes` and `parameters`. benchmark: `{"reference": S, "artifact": S}`,
-        where S maps each metric to its samples, pair by pair. `peak_rss_bytes`, where given, is the step's.
+        where S maps each metric to its samples, pair by pair (`peak_rss_bytes` to one). `peak_rss_bytes`, where given,
+        is the step's.
         """
 
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from executors.executor import Watch
 from executors.folder import PARTIAL, RunFolder, locked, sha256_file, write_text
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import Watch, run_worker
 from executors.tokens import checkpoint_ids, first_difference, model_ids
 from executors.toolchain import installed_version
 from knowledge.base import (
@@ -166,12 +166,7 @@ def _ask(request: dict[str, Any], watch: Watch) -> dict[str, Any]:
         interpreter_for("llama.cpp"),
         "checkpoint",
         request,
-        log_path=watch.log_path,
-        on_event=watch.on_event,
-        time_limit_seconds=watch.time_limit_seconds,
-        silence_limit_seconds=watch.silence_limit_seconds,
-        rss_limit_bytes=watch.rss_limit_bytes,
-        cancel=watch.cancel,
+        watch,
     )
     return done.result
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from executors.executor import Watch
 from executors.integrity import ZERO_SHARE, check
-from executors.process import WorkerResult
+from executors.process import Watch, WorkerResult
 from executors.validation import VERDICTS, ask, failed
 from knowledge.base import AdvisorError
 from knowledge.matrix import framework_named

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from executors.executor import Watch
+from executors.process import Watch
 from executors.validation import ask, failed
 from knowledge.base import AdvisorError
 from knowledge.ggml import tensor_types

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from advisor.compression import CompressionPass
-from executors.executor import Watch
 from executors.folder import sha256_file
 from executors.integrity import ZERO_SHARE, check
+from executors.process import Watch
 from executors.validation import VERDICTS, ask, failed
 from knowledge.base import AdvisorError
 from knowledge.matrix import framework_named

@@ -18,7 +18,8 @@ from executors.conversion import converted
 from executors.executor import Task
 from executors.folder import link_or_copy
 from executors.integrity import integrity
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import run_worker
 from executors.toolchain import installed_version
 from knowledge.gguf import read_gguf
 
@@ -97,12 +98,7 @@ def _quantize(task: Task, kind: str, made: QuantizeSettings | None) -> dict[str,
             "threads": task.threads,
             "allow_requantize": made is None,
         },
-        log_path=watch.log_path,
-        on_event=watch.on_event,
-        time_limit_seconds=watch.time_limit_seconds,
-        silence_limit_seconds=watch.time_limit_seconds,  # llama.cpp tells nothing while it quantizes
-        rss_limit_bytes=watch.rss_limit_bytes,
-        cancel=watch.cancel,
+        watch.patient,  # llama.cpp tells nothing while it quantizes
     )
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 

@@ -16,7 +16,7 @@ from executors import inspected, tiers
 from executors.executor import Task
 from executors.hf_folder import hf_folder
 from executors.inspected import Tensor
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
 from executors.toolchain import installed_version
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 
@@ -53,19 +53,9 @@ class Mlx:
 
 
 def _make(task: Task, request: dict[str, Any]) -> dict[str, Any]:
-    watch = task.watch
+    asking = {**request, "output": str(task.paths["output"])}
     try:
-        done = run_worker(
-            interpreter_for(FRAMEWORK),
-            FRAMEWORK,
-            {**request, "output": str(task.paths["output"])},
-            log_path=watch.log_path,
-            on_event=watch.on_event,
-            time_limit_seconds=watch.time_limit_seconds,
-            silence_limit_seconds=watch.time_limit_seconds,  # mlx-lm does not tell how far it is
-            rss_limit_bytes=watch.rss_limit_bytes,
-            cancel=watch.cancel,
-        )
+        done = task.makers.ask(FRAMEWORK, asking, task.watch, keep=request["op"] == "convert")
     except AdvisorError as error:
         if error.code not in _HINTS:
             raise

@@ -7,19 +7,18 @@ worker loads and runs what was made before the step counts as done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from advisor.onnx_recipe import OnnxPass, OnnxRecipe
 from advisor.plan import ConvertSettings, QuantizeSettings, ValidateSettings
 from executors import tiers
 from executors.executor import Task
-from executors.folder import discard, staging
 from executors.hf_folder import hf_folder
+from executors.interpreters import interpreter_for
 from executors.olive_target import optimize, prepare
 from executors.onnx_integrity import integrity
-from executors.process import interpreter_for, run_worker
 from executors.toolchain import installed_version
 from executors.toolchain_lock import recipes
 from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorError
@@ -27,6 +26,7 @@ from knowledge.hf_config import hf_parts
 
 FRAMEWORK = "olive"
 RECORD = "olive.json"  # in the step's folder: what `olive run --config` was given
+SCRATCH = "olive-scratch"  # beside what is made: Olive's caches, copies and home
 BUILDING = ("olive-ai", "onnxruntime-genai")  # whose versions the recipes depend on
 _HINTS = {
     "wrong-version": f"advisor toolchain install {FRAMEWORK}",
@@ -53,8 +53,8 @@ class Olive:
         if isinstance(settings, QuantizeSettings) and settings.onnx is not None:
             return _quantize(task, settings.onnx)
         if isinstance(settings, QuantizeSettings) and settings.workflow is not None:
-            workflow = settings.workflow
-            return _in_scratch(task, lambda scratch: optimize(task, workflow, scratch))
+            with _hinting():
+                return optimize(task, settings.workflow, task.paths["output"].parent / SCRATCH)
         if isinstance(settings, ValidateSettings):
             return tiers.validate(task, settings, FRAMEWORK, _integrity)
         if settings.kind == "benchmark":
@@ -88,46 +88,30 @@ def parts_of(roles: list[str]) -> list[str]:
 def make(task: Task, request: dict[str, Any], worker: str = FRAMEWORK) -> dict[str, Any]:
     """Let `worker`, in Olive's interpreter, make `output`; its answer with `peak_rss_bytes`."""
     pins = recipes()[FRAMEWORK].pins
-    versions = {name: pins[name] for name in BUILDING}
-
-    def attempt(scratch: Path) -> dict[str, Any]:
-        watch = task.watch
-        done = run_worker(
-            interpreter_for(FRAMEWORK),
-            worker,
-            {
-                **request,
-                "output": str(task.paths["output"].absolute()),
-                "scratch": str(scratch.absolute()),
-                "versions": versions,
-                "record": str(watch.log_path.with_name(RECORD).absolute()),
-                "threads": task.threads,
-            },
-            log_path=watch.log_path,
-            on_event=watch.on_event,
-            time_limit_seconds=watch.time_limit_seconds,
-            silence_limit_seconds=watch.time_limit_seconds,  # a pass tells nothing while it works
-            rss_limit_bytes=watch.rss_limit_bytes,
-            cancel=watch.cancel,
-        )
-        return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
-
-    return _in_scratch(task, attempt)
+    asking = {
+        **request,
+        "output": str(task.paths["output"].absolute()),
+        "versions": {name: pins[name] for name in BUILDING},
+        "record": str(task.watch.log_path.with_name(RECORD).absolute()),
+        "threads": task.threads,
+    }
+    scratch = task.paths["output"].parent / SCRATCH
+    keep = request["op"] == "build"  # a quantization follows
+    with _hinting():
+        done = task.makers.ask(FRAMEWORK, asking, task.watch, worker=worker, scratch=scratch, keep=keep)
+    return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
 
-def _in_scratch(task: Task, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Run `make` with a temporary folder beside the output for Olive's caches, copies and home."""
-    scratch = staging(task.paths["output"].parent / "olive-scratch")
-    scratch.mkdir()
+@contextmanager
+def _hinting() -> Iterator[None]:
+    """What to do about the errors of this framework's worker."""
     try:
-        return make(scratch)
+        yield
     except AdvisorError as error:
         if error.code not in _HINTS:
             raise
         code = EXIT_TOOLCHAIN_MISSING if error.code == "wrong-version" else EXIT_STEP_FAILED
         raise AdvisorError(error.code, error.message, _HINTS[error.code], code) from error
-    finally:
-        discard(scratch)
 
 
 def _integrity(task: Task, settings: ValidateSettings) -> dict[str, Any]:

@@ -12,11 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from advisor.olive_workflow import CACHE, CALIBRATION_FILE, MODEL, OUTPUT, Workflow, config_of, hosts
+from advisor.olive_workflow import CALIBRATION_FILE, MODEL, OUTPUT, Workflow, config_of, hosts
 from executors.executor import Task
 from executors.folder import copy_file, write_text
 from executors.hf_folder import hf_folder
-from executors.process import interpreter_for, run_worker
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, write_json
 
 FRAMEWORK = "olive"
@@ -80,7 +79,6 @@ def optimize(task: Task, workflow: Workflow, scratch: Path) -> dict[str, Any]:
     folder, host = task.paths["input"], hosts()[workflow.backend]
     request: dict[str, Any] = {
         "output": str(task.paths["output"].absolute()),
-        "scratch": str(scratch.absolute()),
         "threads": task.threads,
         "record": str(task.watch.log_path.with_name(CONFIG).absolute()),
     }
@@ -97,25 +95,13 @@ def optimize(task: Task, workflow: Workflow, scratch: Path) -> dict[str, Any]:
             EXIT_TOOLCHAIN_MISSING,
         )
     config = config_of(workflow)
-    config |= {"cache_dir": str((scratch / CACHE).absolute()), "output_dir": str((scratch / "made").absolute())}
     config["input_model"]["model_path"] = str((folder / MODEL).absolute())
     for data in config.get("data_configs", []):
         data["load_dataset_config"]["data_files"] = str((folder / CALIBRATION_FILE).absolute())
     about = {"config": config, "versions": {"olive-ai": OLIVE_VERSION}, "offline": not host.get("network")}
-    return _ask(task, {**request, **about, "op": "optimize"})
+    return _ask(task, {**request, **about, "op": "optimize"}, scratch)
 
 
-def _ask(task: Task, request: dict[str, Any]) -> dict[str, Any]:
-    watch = task.watch
-    done = run_worker(
-        interpreter_for(FRAMEWORK),
-        FRAMEWORK,
-        request,
-        log_path=watch.log_path,
-        on_event=watch.on_event,
-        time_limit_seconds=watch.time_limit_seconds,
-        silence_limit_seconds=watch.time_limit_seconds,
-        rss_limit_bytes=watch.rss_limit_bytes,
-        cancel=watch.cancel,
-    )
+def _ask(task: Task, request: dict[str, Any], scratch: Path | None = None) -> dict[str, Any]:
+    done = task.makers.ask(FRAMEWORK, request, task.watch, scratch=scratch)
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}

@@ -16,11 +16,12 @@ from typing import Any
 from advisor.plan import ConvertSettings, QuantizeSettings, ValidateSettings
 from executors import tiers
 from executors.conversion import converted
-from executors.executor import Task, Watch
+from executors.executor import Task
 from executors.folder import discard, staging
+from executors.interpreters import interpreter_for
 from executors.ir_integrity import integrity
 from executors.llamacpp import LlamaCpp
-from executors.process import WorkerResult, interpreter_for, run_worker
+from executors.process import Watch, WorkerResult, run_worker
 from executors.tokens import compared, model_ids
 from executors.toolchain import installed_version
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
@@ -128,12 +129,7 @@ def _make(request: dict[str, Any], watch: Watch) -> WorkerResult:
         interpreter_for(FRAMEWORK),
         FRAMEWORK,
         request,
-        log_path=watch.log_path,
-        on_event=watch.on_event,
-        time_limit_seconds=watch.time_limit_seconds,
-        silence_limit_seconds=watch.time_limit_seconds,  # neither GenAI nor NNCF tells how far it is
-        rss_limit_bytes=watch.rss_limit_bytes,
-        cancel=watch.cancel,
+        watch.patient,  # neither GenAI nor NNCF tells how far it is
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from advisor.plan import BenchmarkSettings, ConvertSettings, QuantizeSettings, ValidateSettings
 from executors import inspected, tiers
 from executors.executor import Task
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import run_worker
 from knowledge.base import AdvisorError
 from knowledge.matrix import framework_named
 
@@ -53,12 +54,7 @@ class Own:
             interpreter_for(self.name),
             self.name,
             request,
-            log_path=watch.log_path,
-            on_event=watch.on_event,
-            time_limit_seconds=watch.time_limit_seconds,
-            silence_limit_seconds=watch.silence_limit_seconds,
-            rss_limit_bytes=watch.rss_limit_bytes,
-            cancel=watch.cancel,
+            watch,
         )
         return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 

@@ -1,6 +1,6 @@
 """Start a framework worker, watch it, end it: the only place where this process meets a framework.
 
-A worker is a folder run by its path (`python -I executors/worker FRAMEWORK`). It gets one request as one JSON line on
+A worker is a folder run by its path (`python -I executors/worker FRAMEWORK`). It gets a request as one JSON line on
 stdin and answers with JSON lines on stdout; what native code prints goes to a log. It runs in a session of its own and
 is killed with everything that it started on success, failure, breach, cancel and interrupt. It watches its stdin, so it
 also ends when this process is killed. Clocks here are monotonic: setting the wall clock changes nothing.
@@ -19,29 +19,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from executors.interpreters import install_hint
 from knowledge.base import (
     EXIT_INTERRUPTED,
     EXIT_STEP_FAILED,
     EXIT_TOOLCHAIN_MISSING,
     MIB,
     AdvisorError,
-    advisor_home,
     file_error,
     format_bytes,
     printable,
-    read_json,
 )
-from knowledge.matrix import load_frameworks
 from knowledge.tables import extensions
 
 WORKER = Path(__file__).resolve().parent / "worker"
-# What can be asked for, and the module that shows that an interpreter has it; `export` reads Hugging Face folders.
-MODULES = {"llama.cpp": "llama_cpp", "openvino": "openvino", "olive": "olive", "mlx": "mlx_lm", "export": "optimum"}
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 2.0  # from the worker's last word to its end
@@ -64,111 +59,122 @@ class WorkerResult:
     exit_code: int
 
 
-def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
-    """The Python that has `framework`: its isolated toolchain, else the current interpreter.
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who listens to a worker, and what one request may take.
 
-    `toolchains` is the folder of isolated environments, ADVISOR_HOME/toolchains by default; `toolchain.json` in one
-    names its interpreter in `python`. Nothing is imported. Raises AdvisorError `toolchain-missing` (exit 6).
+    `log_path` is appended to; `on_event` gets each `progress` ({"done", "total", "text"}) and `metric` event as it
+    comes. `silence_limit_seconds` is the longest time without one. `rss_limit_bytes` bounds resident memory, which is
+    looked at now and then, `address_limit_bytes` what the worker can map (both None: unbounded). Setting `cancel` ends
+    the worker.
     """
-    hint = _install_hint(framework)
-    module = module_of(framework)
-    if module is None:
-        names = f"the frameworks are {', '.join(MODULES)}"
-        raise AdvisorError("toolchain-missing", f"There is no framework {framework!r}.", names, EXIT_TOOLCHAIN_MISSING)
-    record = (toolchains or advisor_home() / "toolchains") / framework / "toolchain.json"
-    if record.is_file():
-        document = read_json(record, "toolchain record", limit_bytes=MIB)
-        python = Path(str(document.get("python", ""))) if isinstance(document, dict) else Path()
-        if python.is_absolute() and python.is_file():
-            return python
-        message = f"The isolated toolchain of {framework} has lost its interpreter ({record})."
-        raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING)
-    if find_spec(module) is not None:
-        return Path(sys.executable)
-    raise AdvisorError("toolchain-missing", f"{framework} is not installed here.", hint, EXIT_TOOLCHAIN_MISSING)
 
+    log_path: Path
+    on_event: Callable[[Event], None]
+    time_limit_seconds: float
+    silence_limit_seconds: float
+    rss_limit_bytes: int | None
+    cancel: threading.Event | None
+    address_limit_bytes: int | None = None
 
-def module_of(framework: str) -> str | None:
-    """The Python package that a framework is; None where there is no such framework."""
-    own = next((row.imports for row in load_frameworks() if row.name == framework), "")
-    return MODULES.get(framework) or own or None
-
-
-def _install_hint(framework: str) -> str:
-    return f"advisor toolchain install {framework}"
+    @property
+    def patient(self) -> Watch:
+        """The same for work that cannot tell how far it is: silence is bounded by time alone."""
+        return replace(self, silence_limit_seconds=self.time_limit_seconds)
 
 
 def run_worker(
-    python: Path,
-    framework: str,
-    request: Mapping[str, Any],
-    *,
-    log_path: Path,
-    on_event: Callable[[Event], None] | None = None,
-    time_limit_seconds: float,
-    silence_limit_seconds: float,
-    rss_limit_bytes: int | None = None,
-    address_limit_bytes: int | None = None,
-    cancel: threading.Event | None = None,
-    worker: Path = WORKER,
+    python: Path, framework: str, request: Mapping[str, Any], watch: Watch, *, worker: Path = WORKER
 ) -> WorkerResult:
-    """Run one `request` ({"op": ..., ...}) in a fresh worker and return its answer. Blocks; never leaves a process.
+    """Run one `request` ({"op": ..., ...}) in a fresh worker and return its answer: Worker.ask, then the end."""
+    with Worker(python, framework, watch.log_path, worker=worker) as fresh:
+        return fresh.ask(request, watch)
 
-    `on_event` gets each `progress` ({"done", "total", "text"}) and `metric` event as it comes. `silence_limit_seconds`
-    is the longest time without any event. `log_path` is appended to. Setting `cancel` ends the worker.
 
-    Raises AdvisorError with EXIT_STEP_FAILED: `worker-died` (names the signal), `worker-hung` (time or silence),
-    `worker-memory` (resident memory), `worker-protocol` (not JSON, too long, no answer), `worker-error` or the worker's
-    own code with the worker's own sentence; `toolchain-missing` with EXIT_TOOLCHAIN_MISSING when the framework does not
-    import there; `cancelled` with EXIT_INTERRUPTED. KeyboardInterrupt passes through, after the worker is gone.
+class Worker:
+    """A worker process, for one or several requests, one after the other. Never leaves a process.
+
+    A context manager. `log_path` is appended to. Raises `toolchain-missing` where it cannot be started.
     """
-    started = time.perf_counter()
-    document = json.dumps({**request, "limits": {"address_bytes": address_limit_bytes}}).encode() + b"\n"
-    with _open_log(log_path) as log:
-        log_start = os.fstat(log.fileno()).st_size
-        process = _spawn(python, worker, framework, log)
-        lines: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
-        talk = threading.Thread(target=_converse, args=(process, document, lines), daemon=True)
-        talk.start()
-        peak, answer, heard, ended_at = 0, None, started, None
-        try:
-            while answer is None:
-                now = time.perf_counter()
-                peak = max(peak, _resident_bytes(process.pid))
-                if cancel is not None and cancel.is_set():
-                    raise AdvisorError("cancelled", "Cancelled.", "run again to go on", EXIT_INTERRUPTED)
-                if rss_limit_bytes is not None and peak > rss_limit_bytes:
-                    raise _memory_error(peak, rss_limit_bytes)
-                if now - started > time_limit_seconds:
-                    raise _hung(f"was not done after {time_limit_seconds:.0f} s")
-                if now - heard > silence_limit_seconds:
-                    raise _hung(f"said nothing for {silence_limit_seconds:.0f} s")
-                if os.fstat(log.fileno()).st_size - log_start > MAX_LOG_BYTES:
-                    raise _protocol(f"printed more than {format_bytes(MAX_LOG_BYTES)}")
-                try:
-                    line = lines.get(timeout=POLL_SECONDS)
-                except queue.Empty:
-                    # A process that the worker left behind may hold the pipe open: the worker's end is enough.
-                    if process.poll() is None:
-                        continue
-                    ended_at = ended_at or now
-                    if now - ended_at < 4 * POLL_SECONDS:
-                        continue
-                    line = None
-                if line is None:
-                    break
-                heard = time.perf_counter()
-                answer = _handle(line, framework, on_event)
+
+    def __init__(self, python: Path, framework: str, log_path: Path, *, worker: Path = WORKER) -> None:
+        self.framework, self.log_path = framework, log_path
+        self._born = time.perf_counter()
+        self._fresh = True
+        self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
+        self._log = _open_log(log_path)
+        self.process = _spawn(python, worker, framework, self._log)
+        self._reader = threading.Thread(target=_read, args=(self.process, self._lines), daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _end(self.process, self._reader, self._lines)
+        self._log.close()
+
+    def ask(self, request: Mapping[str, Any], watch: Watch, *, stay: bool = False) -> WorkerResult:
+        """The answer to `request` ({"op": ..., ...}). Blocks. The worker ends after it, unless it shall `stay` for
+        another one; after an error it is of no more use.
+
+        Raises AdvisorError with EXIT_STEP_FAILED: `worker-died` (names the signal), `worker-hung` (time or silence),
+        `worker-memory` (resident memory), `worker-protocol` (not JSON, too long, no answer), `worker-error` or the
+        worker's own code with the worker's own sentence; `toolchain-missing` with EXIT_TOOLCHAIN_MISSING when the
+        framework does not import there; `cancelled` with EXIT_INTERRUPTED. KeyboardInterrupt passes through.
+        """
+        asked = time.perf_counter()
+        fresh, self._fresh = self._fresh, False
+        asking = {**request, "limits": {"address_bytes": watch.address_limit_bytes}, "stay": stay}
+        if watch.log_path != self.log_path:
+            self._log.close()
+            self._log, self.log_path = _open_log(watch.log_path), watch.log_path
+            asking["log"] = str(self.log_path.absolute())
+        document = json.dumps(asking).encode() + b"\n"
+        threading.Thread(target=_write, args=(self.process, document), daemon=True).start()
+        log_start = os.fstat(self._log.fileno()).st_size
+        peak, answer, heard, ended_at = 0, None, asked, None
+        while answer is None:
+            now = time.perf_counter()
+            peak = max(peak, resident_bytes(self.process.pid))
+            if watch.cancel is not None and watch.cancel.is_set():
+                raise AdvisorError("cancelled", "Cancelled.", "run again to go on", EXIT_INTERRUPTED)
+            if watch.rss_limit_bytes is not None and peak > watch.rss_limit_bytes:
+                raise _memory_error(peak, watch.rss_limit_bytes)
+            if now - asked > watch.time_limit_seconds:
+                raise _hung(f"was not done after {watch.time_limit_seconds:.0f} s")
+            if now - heard > watch.silence_limit_seconds:
+                raise _hung(f"said nothing for {watch.silence_limit_seconds:.0f} s")
+            if os.fstat(self._log.fileno()).st_size - log_start > MAX_LOG_BYTES:
+                raise _protocol(f"printed more than {format_bytes(MAX_LOG_BYTES)}")
+            try:
+                line = self._lines.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                # A process that the worker left behind may hold the pipe open: the worker's end is enough.
+                if self.process.poll() is None:
+                    continue
+                ended_at = ended_at or now
+                if now - ended_at < 4 * POLL_SECONDS:
+                    continue
+                line = None
+            if line is None:
+                break
+            heard = time.perf_counter()
+            answer = _handle(line, self.framework, watch.on_event)
+        if answer is None or not stay:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_SECONDS)
-            if answer is None:
-                raise _ended_early(process, log_path, log_start)
-        finally:
-            _end(process, talk, lines)
-    peak = max(peak, answer.pop("peak_rss_bytes", 0))
-    if rss_limit_bytes is not None and peak > rss_limit_bytes:
-        raise _memory_error(peak, rss_limit_bytes)
-    return WorkerResult(answer, time.perf_counter() - started, peak, process.returncode)
+                self.process.wait(GRACE_SECONDS)
+        if answer is None:
+            raise _ended_early(self.process, self.log_path, log_start)
+        whole_life = answer.pop("peak_rss_bytes", 0)
+        peak = max(peak, whole_life if fresh else 0)
+        if watch.rss_limit_bytes is not None and peak > watch.rss_limit_bytes:
+            raise _memory_error(peak, watch.rss_limit_bytes)
+        if self.process.returncode is None and not stay:
+            _kill(self.process)
+        return WorkerResult(
+            answer, time.perf_counter() - (self._born if fresh else asked), peak, self.process.returncode or 0
+        )
 
 
 def _open_log(path: Path) -> IO[bytes]:
@@ -191,6 +197,7 @@ def _spawn(python: Path, worker: Path, framework: str, log: IO[bytes]) -> subpro
             start_new_session=True,
         )
     except OSError as error:
+        log.close()
         message, hint = f"Cannot start {python}: {error.strerror}.", "install the toolchain again"
         raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING) from error
 
@@ -201,19 +208,26 @@ def _own_worker(framework: str) -> list[str]:
     return [str(folder / "worker.py")] if folder else []
 
 
-def _converse(process: subprocess.Popen[bytes], document: bytes, lines: queue.Queue[bytes | None]) -> None:
-    """Write the request, then put each line of the answer in `lines`, and None at the end. Ends with the pipe.
+def _write(process: subprocess.Popen[bytes], document: bytes) -> None:
+    """Write a request, which a worker that does not read must not be able to stop.
 
-    stdin stays open: its end is how the worker learns that this process is gone. A line over MAX_LINE_BYTES is put as
-    it is, cut, so that it is refused.
+    stdin stays open: its end is how the worker learns that this process is gone.
     """
     assert process.stdin is not None
+    view = memoryview(document)
+    with contextlib.suppress(OSError, ValueError):
+        while view:
+            view = view[os.write(process.stdin.fileno(), view) :]
+
+
+def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:
+    """Put each line of the answers in `lines`, and None at the end. Ends with the pipe.
+
+    A line over MAX_LINE_BYTES is put as it is, cut, so that it is refused.
+    """
     assert process.stdout is not None
     pending = b""
     with contextlib.suppress(OSError, ValueError):
-        view = memoryview(document)
-        while view:
-            view = view[os.write(process.stdin.fileno(), view) :]
         while chunk := os.read(process.stdout.fileno(), 1 << 16):
             *whole, pending = (pending + chunk).split(b"\n")
             for line in whole:
@@ -225,7 +239,7 @@ def _converse(process: subprocess.Popen[bytes], document: bytes, lines: queue.Qu
     lines.put(None)
 
 
-def _handle(line: bytes, framework: str, on_event: Callable[[Event], None] | None) -> dict[str, Any] | None:
+def _handle(line: bytes, framework: str, on_event: Callable[[Event], None]) -> dict[str, Any] | None:
     """The result if `line` is one; None for events that are passed on. AdvisorError for errors and for garbage."""
     try:
         event = json.loads(line) if len(line) <= MAX_LINE_BYTES else None
@@ -240,12 +254,11 @@ def _handle(line: bytes, framework: str, on_event: Callable[[Event], None] | Non
         if not isinstance(result, dict):
             raise _protocol("answered without a result")
         return result
-    if on_event is not None:
-        on_event({key: printable(value, 200) if isinstance(value, str) else value for key, value in event.items()})
+    on_event({key: printable(value, 200) if isinstance(value, str) else value for key, value in event.items()})
     return None
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     """Resident memory of `pid` in bytes; 0 when it is gone."""
     if sys.platform == "linux":
         try:
@@ -260,24 +273,29 @@ def _resident_bytes(pid: int) -> int:
         return 0
 
 
-def _end(process: subprocess.Popen[bytes], talk: threading.Thread, lines: queue.Queue[bytes | None]) -> None:
-    """Kill the worker and its whole group, collect it, close the pipes."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the worker and its whole group, and collect it."""
     if sys.platform == "win32":
         process.kill()
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _end(process: subprocess.Popen[bytes], reader: threading.Thread, lines: queue.Queue[bytes | None]) -> None:
+    """Kill the worker and what it started, close the pipes."""
+    _kill(process)
     for _ in range(20):
-        talk.join(POLL_SECONDS)
-        if not talk.is_alive():
+        reader.join(POLL_SECONDS)
+        if not reader.is_alive():
             break
         with contextlib.suppress(queue.Empty):
             while True:
                 lines.get_nowait()
     # A stranger that escaped the group may still hold the pipe: closing a descriptor under a reader could let it read
     # another file, so then it is left to the reader.
-    if not talk.is_alive():
+    if not reader.is_alive():
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -288,7 +306,7 @@ def _worker_error(event: Event, framework: str) -> AdvisorError:
     code = code if isinstance(code, str) and _CODE.fullmatch(code) else "worker-error"
     message = str(event.get("message") or "The worker failed without a reason.")
     if code == "toolchain-missing":
-        return AdvisorError(code, message, _install_hint(framework), EXIT_TOOLCHAIN_MISSING)
+        return AdvisorError(code, message, install_hint(framework), EXIT_TOOLCHAIN_MISSING)
     return AdvisorError(code, message, "the step's log has the details", EXIT_STEP_FAILED)
 
 

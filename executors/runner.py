@@ -18,7 +18,7 @@ from typing import Any
 
 from advisor.plan import Plan, Work, load_plan
 from executors import closing, packaging, report
-from executors.executor import Event, Executor, executor_for
+from executors.executor import Executor, executor_for
 from executors.folder import (
     RunFolder,
     locked,
@@ -28,6 +28,7 @@ from executors.folder import (
     require_disk,
 )
 from executors.gates import evaluate, merit, status_of
+from executors.process import Event
 from executors.report import Identity, Outcome, Rung
 from executors.schedule import Job, Schedule, resolved, rung_precision, schedule
 from executors.steps import StepRunner
@@ -73,6 +74,8 @@ def run_plan(
             if error.code == "cancelled":
                 raise run.stopped("interrupted", _interrupted(folder)) from error
             raise run.stopped("error", error) from None
+        finally:
+            run.steps.close()
 
 
 def _begin(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from advisor.plan import AcquireSettings, GuideSettings, ModelSource, PackageSettings
 from executors.acquire import acquire, source_bytes
 from executors.download import download
-from executors.executor import Event, Executor, Task, Watch
+from executors.executor import Executor, Task
 from executors.folder import (
     RunFolder,
     StepStatus,
@@ -28,11 +28,14 @@ from executors.folder import (
     step_key,
     write_status,
 )
+from executors.makers import Makers
+from executors.process import Event, Watch
 from executors.schedule import Job
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError, file_error
 
 TIME_LIMIT_SECONDS = (1800.0, 86400.0)  # the least and the most that a step gets; in between, 20 times its estimate
 SILENCE_LIMIT_SECONDS = 600.0
+IDLE_SHARE = 0.1  # of the memory that a worker may hold: more than this is not left to one that waits for its next step
 
 Make = Callable[[Path], dict[str, Any]]
 
@@ -66,6 +69,14 @@ class StepRunner:
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     records: list[StepRecord] = field(default_factory=list)
+    makers: Makers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.makers = Makers(round(IDLE_SHARE * (self.rss_limit_bytes or 0)))
+
+    def close(self) -> None:
+        """End what waits for a step that does not come."""
+        self.makers.close()
 
     def perform(self, job: Job, *, make: Make | None = None, depends: Mapping[str, str] | None = None) -> None:
         """Do `job` unless a finished status with the same key and intact files says that it is done.
@@ -159,7 +170,7 @@ class StepRunner:
             rss_limit_bytes=self.rss_limit_bytes,
             cancel=self.cancel,
         )
-        return self.executor.run(Task(job.settings, paths, self.threads, watch, job.made))
+        return self.executor.run(Task(job.settings, paths, self.threads, watch, job.made, self.makers))
 
     def _acquire(self, job: Job, source: ModelSource, temporary: Path) -> dict[str, Any]:
         if source.kind == "hub":

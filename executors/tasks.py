@@ -15,8 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from executors.executor import Watch
-from executors.process import WorkerResult
+from executors.process import Watch, WorkerResult
 from executors.validation import ask, verdict
 from knowledge.base import AdvisorError, read_json, write_json
 

@@ -13,9 +13,11 @@ from advisor.plan import BenchmarkSettings, ValidateSettings
 from executors import validation
 from executors.executor import Task
 from executors.folder import discard, staging
+from executors.process import Worker
 from executors.tasks import tasks
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 
+PEAK = "peak_rss_bytes"
 Integrity = Callable[[Task, ValidateSettings], dict[str, Any]]
 
 
@@ -71,10 +73,10 @@ def validate(
 def benchmark(task: Task, settings: BenchmarkSettings, framework: str, **options: Any) -> dict[str, Any]:
     """A language model's reference and artifact, timed in pairs (see in_pairs)."""
 
-    def sample(side: str) -> dict[str, float]:
+    def sample(side: str, worker: Worker) -> dict[str, float]:
         return validation.benchmark(
             task.paths[side],
-            framework=framework,
+            worker,
             context=settings.context,
             prompt_tokens=settings.prompt_tokens,
             decode_tokens=settings.decode_tokens,
@@ -83,21 +85,23 @@ def benchmark(task: Task, settings: BenchmarkSettings, framework: str, **options
             **options,
         )
 
-    return in_pairs(task, settings.pairs, sample)
+    return in_pairs(task, settings.pairs, lambda: validation.open_worker(task.watch, framework=framework), sample)
 
 
-def in_pairs(task: Task, pairs: int, sample: Callable[[str], dict[str, float]]) -> dict[str, Any]:
+def in_pairs(
+    task: Task, pairs: int, worker: Callable[[], Worker], sample: Callable[[str, Worker], dict[str, float]]
+) -> dict[str, Any]:
     """Reference and artifact in turn, so that a busy machine disturbs both; a first pair warms the page cache.
 
-    `sample` times one side in a fresh process, `peak_rss_bytes` among its metrics.
+    Each side has a process of its own, made by `worker`; `sample` loads the side anew in it and times it. The memory of
+    a side, `peak_rss_bytes`, is that of its first load: allocators keep some of what is freed.
     """
     samples: dict[str, dict[str, list[float]]] = {"reference": {}, "artifact": {}}
-    for pair in range(pairs + 1):
-        for side, series in samples.items():
-            found = sample(side)
-            if pair:
-                for metric, value in found.items():
-                    series.setdefault(metric, []).append(value)
-        task.watch.on_event({"type": "progress", "done": pair, "total": pairs, "text": "timing in pairs"})
-    peaks = samples["reference"]["peak_rss_bytes"] + samples["artifact"]["peak_rss_bytes"]
-    return {**samples, "peak_rss_bytes": max(peaks)}
+    with worker() as reference, worker() as artifact:
+        for pair in range(pairs + 1):
+            for side, process in (("reference", reference), ("artifact", artifact)):
+                for metric, value in sample(side, process).items():
+                    if (metric == PEAK) == (pair == 0):
+                        samples[side].setdefault(metric, []).append(value)
+            task.watch.on_event({"type": "progress", "done": pair, "total": pairs, "text": "timing in pairs"})
+    return {**samples, PEAK: max(samples["reference"][PEAK] + samples["artifact"][PEAK])}

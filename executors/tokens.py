@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from executors.executor import Watch
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import Watch, run_worker
 from knowledge.base import EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, AdvisorError
 
 ORDINARY_CHARACTERS = 16_000
@@ -56,12 +56,7 @@ def _ask(request: dict[str, Any], framework: str, worker: str, watch: Watch) -> 
             interpreter_for(framework),
             worker,
             request,
-            log_path=watch.log_path,
-            on_event=watch.on_event,
-            time_limit_seconds=watch.time_limit_seconds,
-            silence_limit_seconds=watch.silence_limit_seconds,
-            rss_limit_bytes=watch.rss_limit_bytes,
-            cancel=watch.cancel,
+            watch,
         )
     except AdvisorError as error:
         if error.code != "toolchain-missing":

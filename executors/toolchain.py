@@ -23,9 +23,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from executors.executor import Event
 from executors.folder import PARTIAL, RunFolder, locked
-from executors.process import MODULES, run_worker
+from executors.interpreters import MODULES
+from executors.process import Event, Watch, run_worker
 from executors.toolchain_lock import LOCKS, Archive, Recipe, package_of, recipes
 from knowledge.base import (
     EXIT_TOOLCHAIN_MISSING,
@@ -286,10 +286,7 @@ def _ask(python: Path, request: Event, log: Path, limit_seconds: float, on_event
             python,
             "toolchain",
             request,
-            log_path=log,
-            on_event=on_event,
-            time_limit_seconds=limit_seconds,
-            silence_limit_seconds=SILENCE_SECONDS,
+            Watch(log, on_event or (lambda _: None), limit_seconds, SILENCE_SECONDS, None, None),
         )
     except AdvisorError as error:
         if error.code == "cancelled":

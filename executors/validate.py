@@ -21,9 +21,10 @@ from advisor.plan import ConvertSettings, Gate, ValidateSettings
 from executors import reference_cache
 from executors.artifacts import Artifact, digest, recognize, size
 from executors.embedding_tiers import SENTENCES
-from executors.executor import Event, Executor, Task, Watch, executor_for
+from executors.executor import Executor, Task, executor_for
 from executors.folder import discard, publish, sha256_file, staging, step_key
 from executors.gates import evaluate, status_of
+from executors.process import Event, Watch
 from executors.validation import TEXT, failed
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, advisor_home, write_json
 from knowledge.matrix import Kind, framework_named

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from executors.executor import Watch
-from executors.process import WorkerResult, interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import Watch, Worker, WorkerResult
 from knowledge.base import GIB, AdvisorError
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -249,8 +250,8 @@ def runtime(
 
 def benchmark(
     model: Path,
+    worker: Worker,
     *,
-    framework: str = FRAMEWORK,
     context: int,
     prompt_tokens: int,
     decode_tokens: int,
@@ -258,15 +259,20 @@ def benchmark(
     watch: Watch,
     **options: Any,
 ) -> dict[str, float]:
-    """One sample in a fresh process, after a warm-up: `load_seconds`, `prefill_tps`, `ttft_ms`, `decode_tps`,
+    """One sample, the model loaded anew and warmed up: `load_seconds`, `prefill_tps`, `ttft_ms`, `decode_tps`,
     `peak_rss_bytes`."""
     request = {
         "op": "bench", "model": str(model), "n_ctx": context, "threads": threads, "text": str(TEXT),
         "prompt_tokens": prompt_tokens, "decode_tokens": decode_tokens, **options,
     }  # fmt: skip
-    done = ask(request, watch, framework=framework)
+    done = ask_again(request, watch, worker)
     timed = {key: done.result[key] for key in ("load_seconds", "prefill_tps", "ttft_ms", "decode_tps")}
     return {**timed, "peak_rss_bytes": done.peak_rss_bytes}
+
+
+def open_worker(watch: Watch, *, framework: str = FRAMEWORK, worker: str = "") -> Worker:
+    """The framework's worker, or `worker` in its interpreter; see Worker."""
+    return Worker(interpreter_for(framework), worker or framework, watch.log_path)
 
 
 def ask(
@@ -277,25 +283,25 @@ def ask(
     framework: str = FRAMEWORK,
     worker: str = "",
 ) -> WorkerResult:
-    """The answer of the framework's worker (of `worker`, in its interpreter), within the watch's limits and, where
-    there is one, the memory budget."""
+    """The answer of a fresh worker (see open_worker), within the watch's limits and, where there is one, the memory
+    budget."""
+    with open_worker(watch, framework=framework, worker=worker) as fresh:
+        return fresh.ask(request, _bounded(watch, memory_budget_bytes))
+
+
+def ask_again(request: dict[str, Any], watch: Watch, worker: Worker) -> WorkerResult:
+    """The answer of a worker that stays for other requests."""
+    return worker.ask(request, _bounded(watch), stay=True)
+
+
+def _bounded(watch: Watch, memory_budget_bytes: int = 0) -> Watch:
     limit = watch.rss_limit_bytes
     if memory_budget_bytes:
         budget = round(MEMORY_MARGIN * memory_budget_bytes)
         limit = min(limit, budget) if limit is not None else budget
-    return run_worker(
-        interpreter_for(framework),
-        worker or framework,
-        request,
-        log_path=watch.log_path,
-        on_event=watch.on_event,
-        time_limit_seconds=watch.time_limit_seconds,
-        silence_limit_seconds=watch.silence_limit_seconds,
-        rss_limit_bytes=limit,
-        # Addresses are more than memory (mapped files, stacks, libraries): a backstop for growth between two looks.
-        address_limit_bytes=None if limit is None else 2 * limit + 4 * GIB,
-        cancel=watch.cancel,
-    )
+    # Addresses are more than memory (mapped files, stacks, libraries): a backstop for growth between two looks.
+    addresses = None if limit is None else 2 * limit + 4 * GIB
+    return replace(watch, rss_limit_bytes=limit, address_limit_bytes=addresses)
 
 
 def verdict(error: AdvisorError) -> dict[str, Any]:

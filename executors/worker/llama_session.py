@@ -1,6 +1,7 @@
 """One llama.cpp model loaded for evaluation: what it says, its tokenizer, and its logits piece by piece.
 
-Nothing is freed: a worker answers one request and ends. Raises WorkerError `cannot-load` and `worker-error`.
+Freed by Session.close alone: most workers answer one request and end. Raises WorkerError `cannot-load` and
+`worker-error`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,12 @@ class Session:
     first_token: int | None
     batch: Any
     load_seconds: float
+
+    def close(self) -> None:
+        """Free all of it; the session is of no more use."""
+        llama.llama_batch_free(self.batch)
+        llama.llama_free(self.context)
+        llama.llama_model_free(self.model)
 
     def tokenize(self, text: str, *, special: bool) -> Tokens:
         return tokenize(self.vocab, text, special=special)

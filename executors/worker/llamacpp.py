@@ -143,7 +143,7 @@ def token_ids(request: Request) -> dict[str, Any]:
 
 
 def bench(request: Request) -> dict[str, Any]:
-    """One timing of `model` in this fresh process, after a short warm-up.
+    """One timing of `model`, loaded anew, after a short warm-up.
 
     A prompt of `prompt_tokens` from the file `text`, then `decode_tokens` tokens, greedy, end-of-text ignored. Returns
     `load_seconds` (file in the page cache or not, as found), `prefill_tps`, `ttft_ms` (prompt to first token),
@@ -167,6 +167,7 @@ def bench(request: Request) -> dict[str, Any]:
         token = int(logits[-1].argmax())
         progress(made + 1, decode_tokens, "measuring")
     decoded = time.perf_counter()
+    session.close()
     result = {
         "load_seconds": session.load_seconds,
         "prefill_tps": len(prompt) / (first - started),

@@ -265,7 +265,7 @@ def choose(request: Request) -> dict[str, Any]:
 
 
 def bench(request: Request) -> dict[str, Any]:
-    """One timing of `model` in this fresh process as users run it: mlx-lm's own generation, greedy, warmed up.
+    """One timing of `model`, loaded anew, as users run it: mlx-lm's own generation, greedy, warmed up.
 
     A prompt of `prompt_tokens` from the file `text`, then `decode_tokens` tokens, end-of-text ignored. Returns
     `load_seconds`, `prefill_tps`, `ttft_ms` (prompt to first token), `decode_tps`, `prompt_tokens`, `decode_tokens`.

@@ -72,7 +72,7 @@ def choose(request: Request) -> dict[str, Any]:
 
 
 def bench(request: Request) -> dict[str, Any]:
-    """One timing of `model` in this fresh process as users run it: GenAI's own loop, warmed up, cache for `n_ctx`.
+    """One timing of `model`, loaded anew, as users run it: GenAI's own loop, warmed up, cache for `n_ctx`.
 
     A prompt of `prompt_tokens` from the file `text`, then `decode_tokens` tokens, greedy, end-of-text suppressed.
     Returns `load_seconds`, `prefill_tps`, `ttft_ms` (prompt to first token), `decode_tps`, `prompt_tokens`,

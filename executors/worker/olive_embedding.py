@@ -189,7 +189,7 @@ def token_ids(request: Request) -> dict[str, Any]:
 
 
 def bench(request: Request) -> dict[str, Any]:
-    """One timing in this fresh process: tokens, graph and pooling of one text after the other; see encoding.timed."""
+    """One timing, loaded anew: tokens, graph and pooling of one text after the other; see encoding.timed."""
     session = Session(request)
     pooling = str(request["pooling"])
     embed = lambda text: encoding.vector(session, session.tokenize(text), pooling)  # noqa: E731

@@ -35,9 +35,8 @@ ALGORITHMS = {"rtn": "OnnxBlockWiseRtnQuantization", "k_quant": "OnnxKQuantQuant
 def build(request: Request) -> dict[str, Any]:
     """Write the Hugging Face folder `input` as the model folder `output` with weights in 32 bits.
 
-    `scratch` is an empty folder, `versions` {package: version} what the recipe was made for, `record` where Olive's
-    configuration is kept. Returns `bytes`,
-    `seconds`. Raises as `made`.
+    `scratch` is a folder of this worker's own, `versions` {package: version} what the recipe was made for, `record`
+    where Olive's configuration is kept. Returns `bytes`, `seconds`. Raises as `made`.
     """
     model = {"type": "HfModel", "model_path": str(request["input"]), "task": "text-generation"}
     return made(request, model, {"build": {"type": "ModelBuilder", "precision": "fp32"}})
@@ -103,6 +102,7 @@ def made(
     """
     started = time.perf_counter()
     scratch, output = Path(request["scratch"]), Path(request["output"])
+    work = scratch / "work"
     config = {
         "input_model": dict(model),
         "systems": {
@@ -114,8 +114,8 @@ def made(
         "passes": dict(passes),
         "host": "here",
         "target": "here",
-        "cache_dir": str(scratch / "cache"),
-        "output_dir": str(scratch / "made"),
+        "cache_dir": str(work / "cache"),
+        "output_dir": str(work / "made"),
         "log_severity_level": 1,
     }
     _require(request["versions"])
@@ -124,23 +124,27 @@ def made(
     output.mkdir()
     for path in papers:
         shutil.copyfile(path, output / path.name)
-    _take(scratch / "made", output)
+    _take(work / "made", output)
+    shutil.rmtree(work)
     (finish or prove)(output, max(1, int(request.get("threads", 1))))
     return {"bytes": _size(output), "seconds": time.perf_counter() - started}
 
 
 def optimize(request: Request) -> dict[str, Any]:
-    """Run Olive's `config`, whose places are in `scratch`, and write what it made as the model folder `output`.
+    """Run Olive's `config` and write what it made as the model folder `output`.
 
     `offline`: whether all data is there. Returns and raises as `build`.
     """
     started = time.perf_counter()
-    scratch, output, config = Path(request["scratch"]), Path(request["output"]), dict(request["config"])
+    scratch, output = Path(request["scratch"]), Path(request["output"])
+    work = scratch / "work"
+    config = {**request["config"], "cache_dir": str(work / "cache"), "output_dir": str(work / "made")}
     _require(request["versions"])
     confine(scratch, offline=bool(request["offline"]))
     _run(config, str(request["record"]), len(config["passes"]))
     output.mkdir()
-    _take(Path(config["output_dir"]), output)
+    _take(work / "made", output)
+    shutil.rmtree(work)
     prove(output, max(1, int(request.get("threads", 1))))
     return {"bytes": _size(output), "seconds": time.perf_counter() - started}
 
@@ -228,11 +232,14 @@ def _run(config: Mapping[str, Any], record: str, total: int) -> None:
     from olive.workflows import run
 
     listener = _Listener(total)
-    logging.getLogger("olive").addHandler(listener)
+    logger = logging.getLogger("olive")
+    logger.addHandler(listener)
     try:
         result = run(dict(config), tempdir=os.environ["TMPDIR"])
     except Exception as error:
         raise WorkerError("nothing-made", f"Olive failed: {_words(error)}.") from error
+    finally:
+        logger.removeHandler(listener)
     made = list(Path(config["output_dir"]).rglob("*.onnx"))
     if result is None or not result.has_output_model() or not made:
         why = f": {listener.complaint.rstrip('.')}" if listener.complaint else ""

@@ -171,7 +171,7 @@ def token_ids(request: Request) -> dict[str, Any]:
 
 
 def bench(request: Request) -> dict[str, Any]:
-    """One timing of `model` in this fresh process as users run it: OpenVINO GenAI with its own defaults, warmed up.
+    """One timing of `model`, loaded anew, as users run it: OpenVINO GenAI with its own defaults, warmed up.
 
     A prompt of `prompt_tokens` from the file `text`, then `decode_tokens` tokens, greedy, end-of-text ignored. Returns
     `load_seconds`, `prefill_tps`, `ttft_ms` (prompt to first token), `decode_tps`, `prompt_tokens`, `decode_tokens`.

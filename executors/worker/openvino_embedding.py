@@ -68,7 +68,7 @@ def token_ids(request: Request) -> dict[str, Any]:
 
 
 def bench(request: Request) -> dict[str, Any]:
-    """One timing in this fresh process as users run it: GenAI's pipeline with its own defaults; see encoding.timed."""
+    """One timing, loaded anew, as users run it: GenAI's pipeline with its own defaults; see encoding.timed."""
     settings = genai.TextEmbeddingPipeline.Config()
     kinds = genai.TextEmbeddingPipeline.PoolingType
     settings.pooling_type = kinds.CLS if request["pooling"] == "cls" else kinds.MEAN

@@ -1,10 +1,14 @@
-"""The worker's side of the conversation: one JSON request on stdin, JSON lines on a private copy of stdout.
+"""The worker's side of the conversation: a JSON request on stdin, JSON lines on a private copy of stdout.
 
-    request   {"op": NAME, "limits": {"address_bytes": N | null}, ...}             one line
+    request   {"op": NAME, "limits": {"address_bytes": N | null}, "stay": false, ...}   one line
+              ("log": a file that it prints to from now on)
     answer    {"type": "progress", "done": 3, "total": 10, "text": "..."}          any number
               {"type": "metric", "name": "...", "value": ...}                      any number
               {"type": "result", "result": {..., "peak_rss_bytes": N}}             one of these two, last
               {"type": "error", "code": "kebab-case", "message": "One sentence."}
+
+The worker ends after an answer, unless it was asked to `stay`: then it waits for another request. After an error it
+ends in any case. Its peak of memory is that of its life.
 
 Descriptors 1 and 2, where native code prints, go to the log that the parent gave as stderr; descriptor 0 becomes
 /dev/null. A thread watches the private stdin: when it closes, the parent is gone, and the worker and what it started
@@ -19,6 +23,7 @@ import errno
 import json
 import math
 import os
+import queue
 import signal
 import sys
 import threading
@@ -49,27 +54,31 @@ class WorkerError(Exception):
 
 
 def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
-    """Read the request, run its operation, write the answer, and leave without running exit handlers.
+    """Read requests, run their operations, write the answers, and leave without running exit handlers.
 
     `load_operations` imports the framework; it is called after the limits are set. Never returns.
     """
     global _channel
-    requests, _channel = _take_pipes()
+    pipe, _channel = _take_pipes()
     _die_with_parent()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, lines), daemon=True).start()
+    operations: Mapping[str, Operation] | None = None
     try:
-        request = _read_request(requests)
-        threading.Thread(target=_watch_parent, args=(requests,), daemon=True).start()
-        _limit_address_space(request)
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's BLAS is not used here: its threads cost 0.1 s
-        try:
-            operations = load_operations()
-        except ImportError as error:
-            raise WorkerError("toolchain-missing", f"The framework does not import: {error}.") from error
-        operation = operations.get(str(request.get("op")))
-        if operation is None:
-            raise WorkerError("worker-error", f"There is no operation {request.get('op')!r}.")
-        result = operation(request)
-        _send({"type": "result", "result": {**result, "peak_rss_bytes": peak_rss_bytes()}})
+        while True:
+            request = _parsed(lines.get())
+            _limit_address_space(request)
+            _print_to(request)
+            if operations is None:
+                operations = _loaded(load_operations)
+            operation = operations.get(str(request.get("op")))
+            if operation is None:
+                raise WorkerError("worker-error", f"There is no operation {request.get('op')!r}.")
+            result = operation(request)
+            _send({"type": "result", "result": {**result, "peak_rss_bytes": peak_rss_bytes()}})
+            if not request.get("stay"):
+                break
+            del result
         status = 0
     except WorkerError as error:
         _log_traceback()
@@ -87,6 +96,14 @@ def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     os._exit(status)  # native teardown after a finished answer can only do harm
+
+
+def _loaded(load_operations: Callable[[], Mapping[str, Operation]]) -> Mapping[str, Operation]:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's BLAS is not used here: its threads cost 0.1 s
+    try:
+        return load_operations()
+    except ImportError as error:
+        raise WorkerError("toolchain-missing", f"The framework does not import: {error}.") from error
 
 
 def _log_traceback() -> None:
@@ -140,12 +157,17 @@ def _take_pipes() -> tuple[int, int]:
     return requests, channel
 
 
-def _read_request(requests: int) -> dict[str, Any]:
-    data = b""
-    while not data.endswith(b"\n") and len(data) <= MAX_REQUEST_BYTES and (chunk := os.read(requests, 1 << 16)):
-        data += chunk
+def _print_to(request: Request) -> None:
+    if log := request.get("log"):
+        handle = os.open(str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        for descriptor in (1, 2):
+            os.dup2(handle, descriptor)
+        os.close(handle)
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
     try:
-        request = json.loads(data)
+        request = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise WorkerError("worker-error", "The request is not JSON.") from error
     if not isinstance(request, dict):
@@ -153,10 +175,11 @@ def _read_request(requests: int) -> dict[str, Any]:
     return request
 
 
-def _watch_parent(requests: int) -> None:
-    with contextlib.suppress(OSError):
-        while os.read(requests, 4096):
-            pass
+def _listen(pipe: int, lines: queue.SimpleQueue[bytes]) -> None:
+    """Put each request in `lines`; when the pipe ends, the parent is gone, and this process and its group end."""
+    with contextlib.suppress(OSError), os.fdopen(pipe, "rb") as stream:
+        for line in iter(lambda: stream.readline(MAX_REQUEST_BYTES + 1), b""):
+            lines.put(line)
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,7 @@ class FakeExecutor:
             Path(sys.executable),
             "fake",
             request,
-            log_path=task.watch.log_path,
-            on_event=task.watch.on_event,
-            time_limit_seconds=60,
-            silence_limit_seconds=60,
-            cancel=task.watch.cancel,
+            replace(task.watch, time_limit_seconds=60, silence_limit_seconds=60, rss_limit_bytes=None),
             worker=WORKER,
         )
         return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}

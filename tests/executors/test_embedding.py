@@ -15,9 +15,10 @@ from advisor.embedding import quality_gates
 from advisor.plan import Gate, ValidateSettings
 from executors import embedding_tiers
 from executors.embedding_integrity import _other_tensors, _other_types
-from executors.executor import Task, Watch, executor_for
+from executors.executor import Task, executor_for
 from executors.gates import GateResult, evaluate, status_of
 from executors.ir_integrity import bad_values
+from executors.process import Watch
 from executors.validation import VERDICTS
 from executors.worker import encoding
 from executors.worker.agreement import agreement

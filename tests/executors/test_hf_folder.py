@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_gguf as tiny
 
-from executors.executor import Watch
 from executors.hf_folder import ABOUT, WEIGHTS, hf_folder
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import Watch, run_worker
 from executors.worker import checkpoint
 from executors.worker.protocol import WorkerError
 from knowledge.base import EXIT_BAD_INPUT, EXIT_STEP_FAILED, AdvisorError
@@ -166,10 +166,7 @@ def embedded(tmp_path: Path, framework: str | None = None) -> Path:
 def test_the_weights_are_those_of_llama_cpps_own_f16_file(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "f16.gguf"
     request = {"op": "quantize", "input": str(embedded_path()), "output": str(path), "type": "F16", "threads": 1}
-    run_worker(
-        interpreter_for("llama.cpp"), "llama.cpp", {**request, "allow_requantize": True},
-        log_path=tmp_path / "log.txt", time_limit_seconds=300, silence_limit_seconds=60,
-    )  # fmt: skip
+    run_worker(interpreter_for("llama.cpp"), "llama.cpp", {**request, "allow_requantize": True}, watch(tmp_path))
     file, found = read_gguf(path), safetensors(folder / WEIGHTS)
     data, offset = np.memmap(path, np.uint8, "r"), file.data_offset
     names = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}

@@ -13,8 +13,9 @@ from test_tiny_run import tiny_plan
 from tiny_gguf import HIDDEN, INTERMEDIATE, LAYERS, U32, TinyModel, tiny_model, without
 
 from advisor.plan import SensitivitySettings
+from executors.interpreters import interpreter_for
 from executors.llamacpp import CALIBRATION_TEXT
-from executors.process import WorkerResult, interpreter_for, run_worker
+from executors.process import Watch, WorkerResult, run_worker
 from executors.runner import run_plan
 from executors.validation import TEXT
 from knowledge.base import AdvisorError
@@ -27,8 +28,8 @@ TOKENS = 512
 
 def ask(folder: Path, request: dict[str, Any]) -> WorkerResult:
     interpreter = interpreter_for("llama.cpp")
-    limits: dict[str, Any] = {"time_limit_seconds": 300, "silence_limit_seconds": 60}
-    return run_worker(interpreter, "llama.cpp", request, log_path=folder / "log.txt", **limits)
+    watch = Watch(folder / "log.txt", lambda _: None, 300, 60, None, None)
+    return run_worker(interpreter, "llama.cpp", request, watch)
 
 
 def collect(model: Path, output: Path, text: Path = CALIBRATION_TEXT) -> dict[str, Any]:

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny_gguf as tiny
 
 from executors import validation
-from executors.executor import Watch
 from executors.integrity import integrity
-from executors.process import WorkerResult, interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import Watch, WorkerResult, resident_bytes, run_worker
 from executors.validation import judge
 from executors.worker import scales
 from knowledge.base import EXIT_STEP_FAILED, GIB, MIB, AdvisorError
@@ -41,8 +41,7 @@ def watch(folder: Path, **limits: Any) -> Watch:
 
 
 def ask(folder: Path, request: dict[str, Any], **limits: Any) -> WorkerResult:
-    options: dict[str, Any] = {"time_limit_seconds": 300, "silence_limit_seconds": 60, **limits}
-    return run_worker(interpreter_for("llama.cpp"), "llama.cpp", request, log_path=folder / "log.txt", **options)
+    return run_worker(interpreter_for("llama.cpp"), "llama.cpp", request, watch(folder, **limits))
 
 
 def quantize(source: Path, output: Path, kind: str, rules: Any = (), **more: Any) -> WorkerResult:
@@ -161,11 +160,26 @@ def test_a_budget_that_does_not_hold_the_model_ends_the_smoke_test(models: Path)
 
 
 def test_a_bench_sample_has_every_figure(models: Path) -> None:
-    found = validation.benchmark(
-        models / "mix.gguf", context=512, prompt_tokens=64, decode_tokens=16, threads=1, watch=watch(models)
-    )
-    assert all(math.isfinite(value) and value > 0 for value in found.values())
-    assert found["ttft_ms"] == pytest.approx(64_000 / found["prefill_tps"])
+    seen = watch(models)
+    with validation.open_worker(seen) as worker:
+        for _ in range(2):
+            found = validation.benchmark(
+                models / "mix.gguf", worker, context=512, prompt_tokens=64, decode_tokens=16, threads=1, watch=seen
+            )
+            assert all(math.isfinite(value) and value > 0 for value in found.values())
+            assert found["ttft_ms"] == pytest.approx(64_000 / found["prefill_tps"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_stays_frees_what_it_loaded(models: Path) -> None:
+    seen = watch(models)
+    size = (models / "f16.gguf").stat().st_size
+    with validation.open_worker(seen) as worker:
+        for _ in range(3):
+            validation.benchmark(
+                models / "f16.gguf", worker, context=512, prompt_tokens=64, decode_tokens=8, threads=1, watch=seen
+            )
+        assert resident_bytes(worker.process.pid) < 0.5 * size
 
 
 def test_figures_do_not_depend_on_threads(models: Path) -> None:

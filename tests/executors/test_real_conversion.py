@@ -16,8 +16,9 @@ import pytest
 from real_run import small_plan
 
 from advisor.plan import ConvertSettings, Plan
-from executors.executor import Task, Watch, executor_for
+from executors.executor import Task, executor_for
 from executors.hf_folder import hf_folder
+from executors.process import Watch
 from executors.runner import run_plan
 from executors.tokens import checkpoint_ids, model_ids
 from knowledge.base import AdvisorError

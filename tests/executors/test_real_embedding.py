@@ -25,7 +25,8 @@ from advisor.decide import make_plan
 from advisor.plan import BenchmarkSettings, Plan, ValidateSettings
 from executors.check import check_run
 from executors.compare import compare_runs, figure_rows
-from executors.executor import Task, Watch, executor_for
+from executors.executor import Task, executor_for
+from executors.process import Watch
 from executors.runner import run_plan
 from executors.schedule import schedule
 from executors.validate import validate

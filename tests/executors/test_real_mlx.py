@@ -24,8 +24,9 @@ from advisor.constraints import Constraints
 from advisor.decide import make_plan
 from advisor.plan import Plan, ValidateSettings, load_plan
 from executors.check import check_run
-from executors.executor import Task, Watch
+from executors.executor import Task
 from executors.mlx import Mlx
+from executors.process import Watch
 from executors.runner import run_plan
 from executors.schedule import schedule
 from knowledge.base import AdvisorError

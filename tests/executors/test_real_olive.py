@@ -22,8 +22,9 @@ from advisor.olive_workflow import Workflow, config_of, hosts, workflow_for
 from advisor.onnx_recipe import OnnxRecipe
 from advisor.plan import ConvertSettings, Plan, QuantizeSettings, ValidateSettings, load_plan
 from executors.check import check_run
-from executors.executor import Task, Watch
+from executors.executor import Task
 from executors.olive import Olive
+from executors.process import Watch
 from executors.runner import run_plan
 from executors.schedule import schedule
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError

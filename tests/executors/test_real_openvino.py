@@ -21,8 +21,9 @@ from real_run import small_plan
 
 from advisor.plan import Plan, ValidateSettings, load_plan
 from executors.check import check_run
-from executors.executor import Task, Watch
+from executors.executor import Task
 from executors.openvino import OpenVino
+from executors.process import Watch
 from executors.runner import run_plan
 from probes.declared import declared_profile
 

@@ -12,7 +12,8 @@ from test_llamacpp_worker import changed, quantize
 from tiny_gguf import tiny_model
 
 from executors import validate as module
-from executors.process import interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import Watch, run_worker
 from executors.worker import scales
 from knowledge.base import AdvisorError, advisor_home
 from knowledge.models import embedded_path
@@ -113,8 +114,8 @@ def test_questions_are_answered_alike_whatever_was_asked_before(models: Path, tm
 
     def asked(items: list[dict[str, Any]]) -> list[list[float]]:
         request = {"op": "choices", "model": str(models / "mix.gguf"), "n_ctx": 128, "threads": 1, "items": items}
-        limits = {"time_limit_seconds": 60.0, "silence_limit_seconds": 60.0}
-        done = run_worker(interpreter_for("llama.cpp"), "llama.cpp", request, log_path=tmp_path / "log", **limits)
+        watch = Watch(tmp_path / "log", lambda _: None, 60.0, 60.0, None, None)
+        done = run_worker(interpreter_for("llama.cpp"), "llama.cpp", request, watch)
         found: list[list[float]] = done.result["log_likelihoods"]
         return found
 

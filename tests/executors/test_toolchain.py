@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_wheels import FRAMEWORK, write_locks, write_wheel
 
 from executors.folder import RunFolder, locked
-from executors.process import MODULES, interpreter_for
+from executors.interpreters import MODULES, interpreter_for
 from executors.toolchain import (
     RECORD,
     check_toolchain,

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from executors.process import WorkerResult, interpreter_for, run_worker
+from executors.interpreters import interpreter_for
+from executors.process import Watch, Worker, WorkerResult, run_worker
 from knowledge.base import EXIT_INTERRUPTED, EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, MIB, AdvisorError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,6 +29,10 @@ def child():
     quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **quiet).pid
 op = request["op"]
+while op == "again":
+    say(type="result", result={"echo": request["echo"], "pid": os.getpid()})
+    request = json.loads(sys.stdin.readline())
+    op = request["op"]
 if op == "ok":
     say(type="progress", done=1, total=2, text="half\\x1b[31m")
     say(type="metric", name="m", value=3)
@@ -76,9 +81,13 @@ def fake(tmp_path: Path) -> Path:
     return folder
 
 
+def watch(fake: Path, **limits: Any) -> Watch:
+    options = {"time_limit_seconds": 30, "silence_limit_seconds": 30, "rss_limit_bytes": None, "cancel": None}
+    return Watch(fake / "log", **{"on_event": lambda _: None, **options, **limits})
+
+
 def ask(fake: Path, request: dict[str, Any], **limits: Any) -> WorkerResult:
-    options: dict[str, Any] = {"time_limit_seconds": 30, "silence_limit_seconds": 30, **limits}
-    return run_worker(Path(sys.executable), "llama.cpp", request, log_path=fake / "log", worker=fake, **options)
+    return run_worker(Path(sys.executable), "llama.cpp", request, watch(fake, **limits), worker=fake)
 
 
 def refusal(fake: Path, request: dict[str, Any], **limits: Any) -> AdvisorError:
@@ -113,6 +122,24 @@ def test_answer_and_events_come_back(fake: Path) -> None:
     assert 0 < done.seconds < 10
     assert [event["type"] for event in events] == ["progress", "metric"]
     assert "\x1b" not in events[0]["text"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_stays_answers_again_and_ends_with_its_block(fake: Path) -> None:
+    with Worker(Path(sys.executable), "llama.cpp", fake / "log", worker=fake) as worker:
+        found = [worker.ask({"op": "again", "echo": k}, watch(fake), stay=True) for k in range(3)]
+        pid = found[0].result["pid"]
+        assert is_running(pid)
+    assert [one.result for one in found] == [{"echo": k, "pid": pid} for k in range(3)]
+    assert gone([pid])
+
+
+def test_a_worker_that_stayed_and_died_is_told_as_one_that_died(fake: Path) -> None:
+    with Worker(Path(sys.executable), "llama.cpp", fake / "log", worker=fake) as worker:
+        worker.ask({"op": "again", "echo": 1}, watch(fake), stay=True)
+        with pytest.raises(AdvisorError) as caught:
+            worker.ask({"op": "kill", "signal": "SIGKILL"}, watch(fake), stay=True)
+    assert caught.value.code == "worker-died"
 
 
 def test_signal_is_named_with_the_last_failed_assertion(fake: Path) -> None:
@@ -203,9 +230,7 @@ def test_a_request_larger_than_a_pipe_arrives(fake: Path) -> None:
 
 def test_no_interpreter_is_a_missing_toolchain(fake: Path) -> None:
     with pytest.raises(AdvisorError) as caught:
-        run_worker(
-            fake / "python", "llama.cpp", {}, log_path=fake / "log", time_limit_seconds=9, silence_limit_seconds=9
-        )
+        run_worker(fake / "python", "llama.cpp", {}, watch(fake))
     assert caught.value.exit_code == EXIT_TOOLCHAIN_MISSING
 
 
@@ -254,9 +279,9 @@ def test_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from executors.process import run_worker\n"
-            "run_worker(Path(sys.executable), 'llama.cpp', {'op': 'x'}, log_path=Path(sys.argv[1]),"
-            " time_limit_seconds=600, silence_limit_seconds=600, worker=Path(sys.argv[2]))",
+            "import sys; from pathlib import Path; from executors.process import Watch, run_worker\n"
+            "watch = Watch(Path(sys.argv[1]), print, 600, 600, None, None)\n"
+            "run_worker(Path(sys.executable), 'llama.cpp', {'op': 'x'}, watch, worker=Path(sys.argv[2]))",
             str(tmp_path / "log"),
             str(worker),
         ],
@@ -296,7 +321,7 @@ def test_a_toolchain_record_without_its_interpreter_is_said(advisor_home: Path, 
 
 
 def test_a_missing_framework_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("executors.process.find_spec", lambda name: None)
+    monkeypatch.setattr("executors.interpreters.find_spec", lambda name: None)
     with pytest.raises(AdvisorError) as caught:
         interpreter_for("llama.cpp")
     assert caught.value.hint == "advisor toolchain install llama.cpp"
