@@ -37,45 +37,33 @@ class Estimate:
     measurements: int
 
 
-Node = tuple[Any, float, Any, Any]
-"""A feature's index, the threshold up to which the first branch holds, and both branches; or, as a leaf, None and its
-value."""
+Node = float | list[Any]
+"""A leaf's value; or a feature's index, the threshold up to which the first branch holds, and both branches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Decision trees whose leaves add up, from `base` on."""
+    """Decision trees whose leaves add up, from `base` on: as their JSON has them, since most are never asked."""
 
     base: float
-    trees: tuple[Node, ...]
+    trees: Sequence[Node]
 
     def predict(self, row: Sequence[float]) -> float:
         total = self.base
-        for column, value, low, high in self.trees:
-            while column is not None:
-                column, value, low, high = low if row[column] <= value else high
-            total += value
+        for node in self.trees:
+            while isinstance(node, list):
+                node = node[2] if row[node[0]] <= node[1] else node[3]
+            total += node
         return total
 
     def as_json(self) -> dict[str, Any]:
-        """What `trees_from` reads: a node is a list, a leaf a number."""
-        return {"base": self.base, "trees": [_written(node) for node in self.trees]}
+        """What `trees_from` reads."""
+        return {"base": self.base, "trees": list(self.trees)}
 
 
 def trees_from(document: dict[str, Any]) -> Trees:
-    """Trees of their JSON, where a node is a list and a leaf a number."""
-    return Trees(document["base"], tuple(map(_node, document["trees"])))
-
-
-def _written(node: Node) -> Any:
-    column, value, low, high = node
-    return value if column is None else [column, value, _written(low), _written(high)]
-
-
-def _node(written: Any) -> Node:
-    if not isinstance(written, list):
-        return (None, float(written), None, None)
-    return (written[0], written[1], _node(written[2]), _node(written[3]))
+    """Trees of their JSON."""
+    return Trees(document["base"], document["trees"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +135,7 @@ class Unit:
 class Target:
     """One trained target: the logarithm of seconds (`decode`, `prompt`, `first` token) or of GiB (`memory`).
 
-    `trust` is how much of what was learned counts, by backend (`any`: the others)."""
+    `trust` is how much of what was learned counts, against physics alone."""
 
     name: str
     parameters: dict[str, list[float]]
@@ -156,7 +144,7 @@ class Target:
     trees: Trees
     spread: Trees
     quantiles: tuple[float, float]
-    trust: dict[str, float]
+    trust: float
     _effects: dict[Traits, tuple[float, float, str, int]] = field(default_factory=dict)
 
     def physics(self, case: Case, metric: str) -> float:
@@ -195,8 +183,7 @@ class Target:
         """The logarithm, its spread, the evidence, what is nearest and how often that was measured."""
         effect, evidence, nearest, rows = self.effect(traits_of(case))
         values = features(case, metric)
-        trust = self.trust.get(case.backend) or self.trust["any"]
-        mean = self.physics(case, metric) + trust * (effect + self.trees.predict(values))
+        mean = self.physics(case, metric) + self.trust * (effect + self.trees.predict(values))
         values.append(evidence)
         spread = min(_MAX_SPREAD, math.exp(self.spread.predict(values)))
         return mean, spread, evidence, nearest, rows

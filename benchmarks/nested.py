@@ -38,7 +38,7 @@ def candidates(name: str) -> dict[str, Choices]:
         "shipped": shipped,
         "boosted": replace(shipped, averaged=0.0),
         "averaged": replace(shipped, averaged=1.0),
-        "halved effects": replace(shipped, effects=0.5 * shipped.effects),
+        "measured alone": replace(shipped, crossings=0),
     }
 
 

@@ -114,7 +114,8 @@ def checkpoint(folder: Path, framework: str) -> Path:
 
 def _script(name: str, python: Path, job: dict[str, Any]) -> dict[str, float]:
     command = [str(python), str(Path(__file__).with_name(name))]
-    done = subprocess.run(command, input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True)
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": str(job["threads"])}  # as a run's workers have it
+    done = subprocess.run(command, input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True, env=env)
     seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # frameworks print there as well
     return seconds
 

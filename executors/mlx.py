@@ -22,6 +22,7 @@ from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 
 FRAMEWORK = "mlx"
 _KEPT = (8, 64)  # what some architectures of mlx-lm give their routers and output layers, whatever was asked for
+_KEPT_SHARE = 0.1  # of the memory that a worker may hold, for matrices that stay unpacked
 _HINTS = {
     "cannot-load": "mlx-lm knows the architectures of its models folder; plan for llama.cpp otherwise",
     "convert-failed": "the step's log has MLX's own words; plan for another precision",
@@ -46,7 +47,9 @@ class Mlx:
             packing = settings.mlx.model_dump()
             return _make(task, {"op": "quantize", "input": str(task.paths["input"]), "packing": packing})
         if isinstance(settings, ValidateSettings):
-            return tiers.validate(task, settings, FRAMEWORK, _integrity)
+            kept = round(_KEPT_SHARE * (task.watch.rss_limit_bytes or 0))
+            more = {"kept_bytes": kept} if kept else {}
+            return tiers.validate(task, settings, FRAMEWORK, _integrity, blas_threads=task.threads, **more)
         if settings.kind == "benchmark":
             return tiers.benchmark(task, settings, FRAMEWORK)
         raise AdvisorError("bad-plan", f"MLX cannot do this {settings.kind} step.", "make it anew: advisor plan")

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 class Choices:
     """What is chosen by cross-validation (docs/cost-model.md lists what was tried).
 
+    `trust` is how much of what was learned counts, against physics alone.
     `effects` is how much of the engines' effects counts. The forest is boosted trees (`trees` to `least_leaf`) and, by
     the share `averaged`, randomized ones whose mean counts (`averaged_trees`, `averaged_leaf`, and `columns`, the share
-    of the features that a split may choose from).
+    of the features that a split may choose from). `crossings` is how many unmeasured cases these learn from, too
+    (executors.training.crossing), which together weigh `crossed_weight` times what the measured ones do.
     """
 
     effects: float = 1.0
@@ -29,13 +31,22 @@ class Choices:
     averaged_trees: int = 24
     averaged_leaf: int = 4
     columns: float = 0.5
+    crossings: int = 0
+    crossed_weight: float = 1.0
+    crossed_gamma: float = 0.03
 
 
 _AVERAGED = Choices(effects=0.5, averaged=1.0)
 DEFAULTS = {
-    "decode": Choices(shared_effect=0.35, reach=2.5, generation=1.5, averaged=0.7, averaged_leaf=3, columns=0.8),
-    "prompt": replace(_AVERAGED, columns=0.7),
-    "first": replace(_AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7),
+    "decode": Choices(
+        shared_effect=0.35, reach=2.5, generation=1.5, averaged=0.7, averaged_leaf=3, columns=0.8,
+        crossings=2000, crossed_gamma=0.004,
+    ),
+    "prompt": replace(_AVERAGED, averaged_trees=40, columns=0.7, crossings=3000),
+    "first": replace(
+        _AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7,
+        crossings=2000, crossed_weight=0.4, crossed_gamma=0.06,
+    ),
     "memory": Choices(
         trees=160, leaves=15, learning_rate=0.08, least_leaf=5, averaged_trees=60, averaged_leaf=2, columns=1.0,
         trust=0.85,

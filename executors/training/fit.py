@@ -19,6 +19,7 @@ from advisor import physics
 from advisor.cost_features import FEATURES, INCREASING, MEMORY_FEATURES, features
 from advisor.cost_model import LEVEL, TARGET_OF, Scale, Target, Traits, Trees, Unit, likeness, traits_of
 from executors.training.choices import DEFAULTS, Choices
+from executors.training.crossing import crossings
 from executors.training.dataset import Sample, folds_of, of_target, weights_of
 from executors.training.forest import boosted, export_trees, fit_forest
 
@@ -35,13 +36,12 @@ _NO_TREES = Trees(0.0, ())
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A sample predicted by a model that had not seen its group: log of the prediction, evidence, physics alone."""
+    """A sample predicted by a model that had not seen its group: log of the prediction, and evidence."""
 
     sample: Sample
     split: str
     predicted: float
     evidence: float
-    physics: float
 
 
 # ---- physics
@@ -143,19 +143,22 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
     """The target `name` fitted to `samples` (of that target), without its spread."""
     parameters = fit_physics(samples, name)
     scale = Scale(choices.shared_effect, choices.own_effect, choices.reach, choices.generation)
-    target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, (1.0, 1.0), {"any": choices.trust})
+    target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, (1.0, 1.0), choices.trust)
     prior = np.array([target.physics(s.case, s.metric) for s in samples])
     residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
     rows = np.array([features(s.case, s.metric) for s in samples])
     weight = np.array(weights_of(samples))
     increasing = [(*FEATURES, *MEMORY_FEATURES).index(feature) for feature in INCREASING[name]]
+    crossed = None
+    if choices.crossings:
+        crossed = np.array([features(case, metric) for case, metric in crossings(samples, choices.crossings)])
     learned = np.zeros(len(samples))
     for _ in range(choices.rounds):
         units = fit_effects(samples, residual - learned, scale)
         target.units = [replace(unit, weight=round(choices.effects * unit.weight, 6)) for unit in units]
         target._effects.clear()
         effect = np.array([target.effect(traits_of(s.case))[0] for s in samples])
-        target.trees, learned = fit_forest(rows, residual - effect, weight, increasing, choices)
+        target.trees, learned = fit_forest(rows, residual - effect, weight, crossed, increasing, choices)
     return target
 
 
@@ -176,7 +179,7 @@ def held_out(
         for sample, place in zip(samples, fold, strict=True):
             if place == index:
                 mean, _, evidence, _, _ = target.predict(sample.case, sample.metric)
-                found.append(HeldOut(sample, split, mean, evidence, target.physics(sample.case, sample.metric)))
+                found.append(HeldOut(sample, split, mean, evidence))
     return found
 
 
@@ -223,34 +226,6 @@ def _quantiles(ratio: Array, weight: Array) -> tuple[float, float]:
     return round(max(0.1, -float(low)), 4), round(max(0.1, float(high)), 4)
 
 
-# ---- trust
-
-_CHIPS_TO_JUDGE = 8  # fewer chips of a backend do not tell what others of it will do
-
-
-def _trust(errors: Sequence[HeldOut], usual: float) -> dict[str, float]:
-    """How much of what was learned should count on each backend, by the errors on what was held out: all of it where
-    it helps, less where physics alone is nearly as good (prompts on Metal)."""
-    found = {"any": usual}
-    for backend in sorted({error.sample.case.backend for error in errors}):
-        members = [error for error in errors if error.sample.case.backend == backend]
-        if len({error.sample.chip for error in members}) < _CHIPS_TO_JUDGE:
-            continue
-        weight = weights_of([error.sample for error in members])
-
-        def cost(trust: float, members: list[HeldOut] = members, weight: list[float] = weight) -> float:
-            moved = (_trusted(error, {"any": trust}, usual) for error in members)
-            return sum(w * abs(e.sample.log - e.predicted) for e, w in zip(moved, weight, strict=True))
-
-        found[backend] = min((0.2, 0.4, 0.6, 0.8, 1.0), key=cost)
-    return found
-
-
-def _trusted(error: HeldOut, trust: dict[str, float], usual: float) -> HeldOut:
-    share = (trust.get(error.sample.case.backend) or trust["any"]) / usual
-    return replace(error, predicted=error.physics + share * (error.predicted - error.physics))
-
-
 # ---- everything
 
 
@@ -269,10 +244,5 @@ def train_target(samples: Sequence[Sample], name: str, choices: Choices | None =
     errors += held_out(members, name, "unseen model", by_model, choices)
     errors = [error for error in errors if TARGET_OF[error.sample.metric] == name]
     target = fit_target(members, name, choices)
-    target.trust = _trust(errors, choices.trust)
-    fold = folds_of([error.sample.chip for error in errors], 4)
-    for index in range(4):  # each error is corrected by what the others say
-        others = _trust([e for e, f in zip(errors, fold, strict=True) if f != index], choices.trust)
-        errors = [_trusted(e, others, choices.trust) if f == index else e for e, f in zip(errors, fold, strict=True)]
     target.spread, target.quantiles, spreads = fit_spread(errors)
     return Trained(target, errors, spreads)

@@ -11,14 +11,20 @@ from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from advisor.cost_model import Node, Trees
 from executors.training.choices import Choices
+from executors.training.crossing import smooth_fit
 
 Array = Any  # numpy arrays of floats: their stubs tell shapes apart that do not matter here
 
+_DIGITS, _DIGITS_OF_DRAWN = 7, 5  # of thresholds: randomized trees draw theirs between the values that were seen
+
 
 def fit_forest(
-    rows: Array, goal: Array, weight: Array, increasing: Sequence[int], choices: Choices
+    rows: Array, goal: Array, weight: Array, crossed: Array | None, increasing: Sequence[int], choices: Choices
 ) -> tuple[Trees, Array]:
-    """Boosted and randomized trees by their shares, as one forest; and its predictions on the rows it saw."""
+    """Boosted and randomized trees by their shares, as one forest; and its predictions on `rows`.
+
+    The randomized ones learn from the rows `crossed` too, whose goals a smooth fit tells (executors.training.crossing).
+    """
     constraints = [1 if index in increasing else 0 for index in range(rows.shape[1])]
     parts: list[tuple[Trees, float]] = []
     learned = np.zeros(len(rows))
@@ -35,10 +41,21 @@ def fit_forest(
             choices.averaged_trees, min_samples_leaf=choices.averaged_leaf, max_features=choices.columns,
             random_state=0, monotonic_cst=constraints,
         )  # fmt: skip
-        averaged.fit(rows, goal, sample_weight=weight)
+        averaged.fit(*_with_crossed(rows, goal, weight, crossed, choices))
         parts.append((export_averaged(averaged), choices.averaged))
         learned += choices.averaged * averaged.predict(rows)
     return _mixed(parts), learned
+
+
+def _with_crossed(
+    rows: Array, goal: Array, weight: Array, crossed: Array | None, choices: Choices
+) -> tuple[Array, Array, Array]:
+    """All rows, their goals and weights."""
+    if crossed is None:
+        return rows, goal, weight
+    told = smooth_fit(rows, goal, weight, choices.crossed_gamma)(crossed)
+    each = np.full(len(crossed), choices.crossed_weight * weight.sum() / len(crossed))
+    return np.concatenate([rows, crossed]), np.concatenate([goal, told]), np.concatenate([weight, each])
 
 
 def boosted(
@@ -57,9 +74,9 @@ def export_trees(model: HistGradientBoostingRegressor) -> Trees:
     def node_of(nodes: Any, index: int) -> Node:
         node = nodes[index]
         if node["is_leaf"]:
-            return (None, float(node["value"]), None, None)
+            return float(node["value"])
         low, high = node_of(nodes, int(node["left"])), node_of(nodes, int(node["right"]))
-        return (int(node["feature_idx"]), _short(float(node["num_threshold"])), low, high)
+        return [int(node["feature_idx"]), _short(float(node["num_threshold"]), _DIGITS), low, high]
 
     trees = tuple(node_of(predictor.nodes, 0) for (predictor,) in model._predictors)
     return _rounded(Trees(float(np.ravel(model._baseline_prediction)[0]), trees), 1.0)
@@ -71,10 +88,10 @@ def export_averaged(model: ExtraTreesRegressor) -> Trees:
     def node_of(tree: Any, index: int) -> Node:
         low = int(tree.children_left[index])
         if low < 0:
-            return (None, float(tree.value[index].item()), None, None)
+            return float(tree.value[index].item())
         high = int(tree.children_right[index])
-        threshold = _short(float(tree.threshold[index]))
-        return (int(tree.feature[index]), threshold, node_of(tree, low), node_of(tree, high))
+        threshold = _short(float(tree.threshold[index]), _DIGITS_OF_DRAWN)
+        return [int(tree.feature[index]), threshold, node_of(tree, low), node_of(tree, high)]
 
     trees = tuple(node_of(one.tree_, 0) for one in model.estimators_)
     return _rounded(Trees(0.0, trees), 1 / len(trees))
@@ -90,16 +107,18 @@ def _rounded(trees: Trees, share: float) -> Trees:
     """`trees` times `share`, with digits that are worth keeping."""
 
     def node(one: Node) -> Node:
-        column, value, low, high = one
-        return (None, round(value * share, 6), None, None) if column is None else (column, value, node(low), node(high))
+        if not isinstance(one, list):
+            return round(one * share, 6)
+        column, threshold, low, high = one
+        return [column, threshold, node(low), node(high)]
 
     return Trees(round(trees.base * share, 6), tuple(map(node, trees.trees)))
 
 
-def _short(threshold: float) -> float:
+def _short(threshold: float, digits: int) -> float:
     """Fewer digits, never less: a threshold may be a value that was seen, which belongs to the first branch."""
     if threshold == 0:
         return 0.0
-    step = 10.0 ** (math.floor(math.log10(abs(threshold))) - 6)
-    short = float(f"{math.ceil(threshold / step) * step:.7g}")
+    step = 10.0 ** (math.floor(math.log10(abs(threshold))) - digits + 1)
+    short = float(f"{math.ceil(threshold / step) * step:.{digits}g}")
     return short if short >= threshold else threshold

@@ -35,7 +35,7 @@ from mlx_lm import utils
 from mlx_lm.convert import mixed_quant_predicate_builder
 from mlx_lm.generate import generate_step
 
-SCORE_BATCH = 512  # what does not stay unpacked is unpacked anew for each: few large ones
+SCORE_BATCH = 256  # a CPU's attention costs more with more rows at once, and unpacking with less
 NATIVE_CPU_BATCH = 8  # a CPU needs seconds for each token: shorter silences between signs of life
 DTYPES = {"F16": mx.float16, "BF16": mx.bfloat16}
 TOKENIZER_FILES = (

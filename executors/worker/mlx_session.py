@@ -3,7 +3,7 @@
 - `native`: as users run it.
 - `wide`: packed weights as they are, everything else in 32 bits. On the CPU the kernel for packed weights is right so.
 - `exact`: the weights themselves. Matrices are unpacked in 32 bits, so that no kernel for packed weights is involved:
-  as many as fit KEPT_BYTES once, every other one when its turn comes, so that memory stays bounded. On the CPU numpy
+  as many as fit `kept_bytes` once, every other one when its turn comes, so that memory stays bounded. On the CPU numpy
   multiplies: MLX's wheels for Linux bring a reference BLAS, 25 times slower (own measurement, mlx 0.32.4).
 
 Raises WorkerError `cannot-load`. Nothing is downloaded, and no code of a model's folder runs.
@@ -99,7 +99,7 @@ def device() -> str:
 
 class Session:
     """`request["model"]` with `n_ctx` tokens at most, in batches of at most `batch_tokens` whose logits take no more
-    than LOGIT_BYTES; see evaluation.Model."""
+    than LOGIT_BYTES; see evaluation.Model. `kept_bytes` (KEPT_BYTES) of unpacked matrices stay in memory."""
 
     def __init__(self, request: Request, *, batch_tokens: int, arithmetic: str) -> None:
         started = time.perf_counter()
@@ -109,7 +109,7 @@ class Session:
         if arithmetic != "native":
             _widen(self.model, keep=_MATRICES if arithmetic == "exact" else ())
         if arithmetic == "exact":
-            _unpack_in_turn(self.model)
+            _unpack_in_turn(self.model, int(request.get("kept_bytes", KEPT_BYTES)))
         try:
             mx.eval(self.model.parameters())
         except RuntimeError as error:
@@ -177,13 +177,14 @@ def _wide(value: mx.array) -> mx.array:
     return value.astype(mx.float32) if mx.issubdtype(value.dtype, mx.floating) else value
 
 
-def _unpack_in_turn(model: nn.Module) -> None:
-    """Let every matrix be unpacked in 32 bits each time it is needed, but for the first ones, which are kept so."""
-    room = KEPT_BYTES
+def _unpack_in_turn(model: nn.Module, room: int) -> None:
+    """Let every matrix be unpacked in 32 bits each time it is needed, but for the first ones, which are kept so in
+    `room` bytes."""
     for name, module in [(name, module) for name, module in model.named_modules() if type(module) in _MATRICES]:
         kind = _Embedding if isinstance(module, nn.Embedding | nn.QuantizedEmbedding) else _Linear
-        if "scales" in module and (size := 4 * module.scales.size * module.group_size) <= room:
-            room -= size
+        elements = module.scales.size * module.group_size if "scales" in module else module.weight.size
+        if 4 * elements <= room:
+            room -= 4 * elements
             module = _plain(module)
         model.update_modules(tree_unflatten([(name, kind(module))]))
 

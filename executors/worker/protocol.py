@@ -1,7 +1,7 @@
 """The worker's side of the conversation: a JSON request on stdin, JSON lines on a private copy of stdout.
 
     request   {"op": NAME, "limits": {"address_bytes": N | null}, "stay": false, ...}   one line
-              ("log": a file that it prints to from now on)
+              (also "log": a file that it prints to from now on; "blas_threads": of numpy, by the first request)
     answer    {"type": "progress", "done": 3, "total": 10, "text": "..."}          any number
               {"type": "metric", "name": "...", "value": ...}                      any number
               {"type": "result", "result": {..., "peak_rss_bytes": N}}             one of these two, last
@@ -70,6 +70,8 @@ def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
             _limit_address_space(request)
             _print_to(request)
             if operations is None:
+                # Of numpy's BLAS, before it is imported: few workers use it, and its threads cost 0.1 s.
+                os.environ.setdefault("OPENBLAS_NUM_THREADS", str(request.get("blas_threads", 1)))
                 operations = _loaded(load_operations)
             operation = operations.get(str(request.get("op")))
             if operation is None:
@@ -99,7 +101,6 @@ def answer(load_operations: Callable[[], Mapping[str, Operation]]) -> None:
 
 
 def _loaded(load_operations: Callable[[], Mapping[str, Operation]]) -> Mapping[str, Operation]:
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's BLAS is not used here: its threads cost 0.1 s
     try:
         return load_operations()
     except ImportError as error:

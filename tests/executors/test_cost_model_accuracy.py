@@ -15,6 +15,7 @@ from knowledge.tables import DATA
 pytest.importorskip("sklearn", reason="the extra `learn` is not installed")
 
 from executors.training.choices import DEFAULTS, Choices
+from executors.training.crossing import crossings
 from executors.training.dataset import load_dataset, of_target
 from executors.training.evaluate import cross_validated, report, worse_than
 from executors.training.export import document_of
@@ -73,8 +74,36 @@ def test_exported_trees_predict_what_scikit_learn_predicts(averaged: float) -> N
     rows = chance.normal(size=(300, 5))
     goal = (rows[:, 0] + np.sin(3 * rows[:, 1])) / 4 + chance.normal(size=300) / 10
     choices = Choices(trees=30, averaged=averaged, averaged_trees=20)
-    trees, expected = fit_forest(rows, goal, np.ones(300), [0], choices)
+    trees, expected = fit_forest(rows, goal, np.ones(300), None, [0], choices)
     assert [trees.predict(list(row)) for row in rows] == pytest.approx(list(expected), abs=1e-4)
+
+
+def test_trees_taught_by_a_smooth_fit_follow_it_where_nothing_was_measured() -> None:
+    """A line, measured at both ends: what lies between is nearer to it with crossings than without."""
+    import numpy as np
+
+    ends = np.concatenate([np.linspace(0, 1, 40), np.linspace(3, 4, 40)])[:, None]
+    middle = np.linspace(1.2, 2.8, 60)[:, None]
+    errors = {}
+    for taught, crossed in (("measured", None), ("crossed", middle)):
+        choices = Choices(averaged=1.0, averaged_trees=30, columns=1.0, crossed_gamma=0.2)
+        trees, _ = fit_forest(ends, ends[:, 0], np.ones(80), crossed, [], choices)
+        errors[taught] = np.mean([abs(trees.predict([x]) - x) for x in middle[:, 0]])
+    assert errors["crossed"] < 0.7 * errors["measured"]
+
+
+def test_crossings_are_an_engine_and_another_sample_s_model_alike_in_bits() -> None:
+    samples = of_target(load_dataset().samples, "decode")[:400]
+    found = crossings(samples, 200)
+    assert found == crossings(samples, 200)
+    engines = {(s.case.chip, s.case.backend, s.case.bandwidth, s.case.rate, s.case.bits < 12) for s in samples}
+    works = {(s.case.model, s.case.precision, s.case.weight_bytes, s.case.prompt, s.case.batch) for s in samples}
+    for case, metric in found:
+        assert (case.chip, case.backend, case.bandwidth, case.rate, case.bits < 12) in engines
+        assert (case.model, case.precision, case.weight_bytes, case.prompt, case.batch) in works
+        assert metric == "decode_tps"
+    measured = {(s.case.chip, s.case.model) for s in samples}
+    assert any((case.chip, case.model) not in measured for case, _ in found)
 
 
 def test_a_partition_that_fell_is_named() -> None:

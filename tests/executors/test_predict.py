@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.case import METRICS
-from advisor.cost_model import target_from
+from advisor.cost_model import trees_from
 from advisor.learned import load_predictor
 from advisor.workload import case_of_row
 from executors.batch import predict_file
 from knowledge.base import AdvisorError
-from knowledge.cost_arrays import load_arrays
 from knowledge.measurements import COLUMNS
 
 ROW = {
@@ -154,9 +153,7 @@ def test_five_thousand_rows_take_less_than_ten_seconds(tmp_path: Path) -> None:
     assert time.process_time() - begin < 10 / 5
 
 
-@pytest.mark.parametrize("name", ["decode", "prompt", "first", "memory"])
-def test_trees_are_written_as_they_were_read(name: str) -> None:
-    document = load_arrays(name)
-    target = target_from(document)
-    assert target.trees.as_json() == document["trees"]
-    assert target.spread.as_json() == document["spread"]
+def test_a_row_gets_the_leaf_that_it_falls_into_of_every_tree() -> None:
+    trees = trees_from({"base": 0.5, "trees": [[0, 1.0, [1, 2.0, 0.1, 0.2], 0.4], 0.01]})
+    found = [trees.predict(row) for row in ([1.0, 2.0], [1.0, 2.5], [1.5, 0.0])]
+    assert found == pytest.approx([0.61, 0.71, 0.91])
