@@ -38,16 +38,12 @@ class Makers:
         `keep`: another request for it is to come. Raises as Worker.ask. A framework need not tell how far it is.
         """
         name = worker or framework
-        if self._idle is not None and self._idle.name != name:
+        if self._idle is not None and (self._idle.name != name or self._idle.worker.process.poll() is not None):
             self.close()
         maker, self._idle = self._idle or _Maker(framework, name, watch.log_path, scratch), None
         keep = keep and self._most_idle_bytes > 0
         try:
-            done = maker.worker.ask(
-                {**request, **maker.place},
-                watch.patient,
-                stay=keep,
-            )
+            done = maker.worker.ask({**request, **maker.place}, watch.patient, stay=keep)
             if keep and resident_bytes(maker.worker.process.pid) <= self._most_idle_bytes:
                 self._idle = maker
             return done

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -50,8 +50,9 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """What a worker answered. `seconds` is its whole life (start included); `peak_rss_bytes` the larger of what it
-    says of itself and what was sampled; `exit_code` negative for a signal after the answer was complete."""
+    """What a worker answered. `seconds` is its whole life, start included (of one that stayed for the request, the
+    request's time); `peak_rss_bytes` the larger of what it says of itself and what was sampled (of one that stayed, the
+    latter); `exit_code` negative for a signal after the answer was complete."""
 
     result: dict[str, Any]
     seconds: float
@@ -104,14 +105,14 @@ class Worker:
         self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
         self._log = _open_log(log_path)
         self.process = _spawn(python, worker, framework, self._log)
-        self._reader = threading.Thread(target=_read, args=(self.process, self._lines), daemon=True)
-        self._reader.start()
+        self._threads = [threading.Thread(target=_read, args=(self.process, self._lines), daemon=True)]
+        self._threads[0].start()
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _end(self.process, self._reader, self._lines)
+        _end(self.process, self._threads, self._lines)
         self._log.close()
 
     def ask(self, request: Mapping[str, Any], watch: Watch, *, stay: bool = False) -> WorkerResult:
@@ -131,7 +132,8 @@ class Worker:
             self._log, self.log_path = _open_log(watch.log_path), watch.log_path
             asking["log"] = str(self.log_path.absolute())
         document = json.dumps(asking).encode() + b"\n"
-        threading.Thread(target=_write, args=(self.process, document), daemon=True).start()
+        self._threads.append(threading.Thread(target=_write, args=(self.process, document), daemon=True))
+        self._threads[-1].start()
         log_start = os.fstat(self._log.fileno()).st_size
         peak, answer, heard, ended_at = 0, None, asked, None
         while answer is None:
@@ -283,19 +285,22 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _end(process: subprocess.Popen[bytes], reader: threading.Thread, lines: queue.Queue[bytes | None]) -> None:
+def _end(
+    process: subprocess.Popen[bytes], threads: Sequence[threading.Thread], lines: queue.Queue[bytes | None]
+) -> None:
     """Kill the worker and what it started, close the pipes."""
     _kill(process)
     for _ in range(20):
-        reader.join(POLL_SECONDS)
-        if not reader.is_alive():
+        for thread in threads:
+            thread.join(POLL_SECONDS)
+        if not any(thread.is_alive() for thread in threads):
             break
         with contextlib.suppress(queue.Empty):
             while True:
                 lines.get_nowait()
-    # A stranger that escaped the group may still hold the pipe: closing a descriptor under a reader could let it read
-    # another file, so then it is left to the reader.
-    if not reader.is_alive():
+    # A stranger that escaped the group may still hold a pipe: closing a descriptor under a thread could let it touch
+    # another file, so then it is left to the thread.
+    if not any(thread.is_alive() for thread in threads):
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,12 @@ def test_a_failure_ends_it(tmp_path: Path) -> None:
     assert is_gone(first["pid"])
     assert not Path(first["scratch"]).exists()
     assert ask("one", "build", keep=False)["pid"] != first["pid"]
+
+
+@pytest.mark.usefixtures("own")
+def test_one_that_died_while_it_waited_is_replaced(tmp_path: Path) -> None:
+    ask = asker(Makers(GIB), tmp_path)
+    first = ask("one", "build", keep=True)
+    os.kill(first["pid"], signal.SIGKILL)
+    os.waitid(os.P_PID, first["pid"], os.WEXITED | os.WNOWAIT)
+    assert ask("one", "quantize", keep=False)["pid"] != first["pid"]
