@@ -90,6 +90,11 @@ def traits_of(case: Case) -> Traits:
     )  # fmt: skip
 
 
+def group_of(case: Case) -> str:
+    """Whose errors are alike, as far as the width of an interval goes."""
+    return f"{case.runtime} {case.engine_kind}"
+
+
 class Scale(NamedTuple):
     """How engines' effects vary: standard deviations of what engines of a kind share and of what is each one's own; how
     many times further apart bandwidths and rates may be (not of CPUs, which differ in more); how much another
@@ -135,7 +140,8 @@ class Unit:
 class Target:
     """One trained target: the logarithm of seconds (`decode`, `prompt`, `first` token) or of GiB (`memory`).
 
-    `trust` is how much of what was learned counts, against physics alone."""
+    `trust` is how much of what was learned counts, against physics alone. `quantiles` are how many spreads below and
+    above the prediction LEVEL of the errors lie: `any`, and wider ones by `group_of`."""
 
     name: str
     parameters: dict[str, list[float]]
@@ -143,7 +149,7 @@ class Target:
     scale: Scale
     trees: Trees
     spread: Trees
-    quantiles: tuple[float, float]
+    quantiles: dict[str, tuple[float, float]]
     trust: float
     _effects: dict[Traits, tuple[float, float, str, int]] = field(default_factory=dict)
 
@@ -156,6 +162,10 @@ class Target:
         if self.name == "decode":
             return math.log(physics.decode_seconds(case, parameters))
         return math.log(physics.prompt_seconds(case, metric, parameters))
+
+    def reach(self, case: Case) -> tuple[float, float]:
+        """How many spreads the interval reaches down and up."""
+        return self.quantiles.get(group_of(case)) or self.quantiles["any"]
 
     def effect(self, traits: Traits) -> tuple[float, float, str, int]:
         """The engine's effect, the evidence for it, the unit most like it and its measurements."""
@@ -199,7 +209,8 @@ class CostPredictor:
         """The interval of `metric` (a key of TARGET_OF) for `case`."""
         target = self.targets[TARGET_OF[metric]]
         mean, spread, evidence, nearest, rows = target.predict(case, metric)
-        low, high = mean - target.quantiles[0] * spread, mean + target.quantiles[1] * spread
+        below, above = target.reach(case)
+        low, high = mean - below * spread, mean + above * spread
         ends = [value_of(log, case, metric) for log in (low, mean, high)]
         return Estimate(min(ends), ends[1], max(ends), evidence, nearest, rows)
 
@@ -235,6 +246,6 @@ def target_from(document: dict[str, Any]) -> Target:
         scale=Scale(*document["scale"]),
         trees=trees_from(document["trees"]),
         spread=trees_from(document["spread"]),
-        quantiles=(document["quantiles"][0], document["quantiles"][1]),
+        quantiles={group: (below, above) for group, (below, above) in document["quantiles"].items()},
         trust=document["trust"],
     )

@@ -75,12 +75,12 @@ def answers_of(trained: Iterable[Trained], samples: Sequence[Sample]) -> list[An
     groups = {"unseen chip": lambda sample: sample.chip, "unseen model": lambda sample: sample.model}
     answers = []
     for one in trained:
-        below, above = one.target.quantiles
         for split, own in groups.items():
             pairs = [(h, s) for h, s in zip(one.errors, one.spreads, strict=True) if h.split == split]
             nearest = _nearest_values([held.sample for held, _ in pairs], samples, own)
             for (held, spread), neighbour in zip(pairs, nearest, strict=True):
                 case, metric = held.sample.case, held.sample.metric
+                below, above = one.target.reach(case)
                 logs = (held.predicted - below * spread, held.predicted, held.predicted + above * spread)
                 ends = [value_of(log, case, metric) for log in logs]
                 others = _baselines(held.sample, neighbour)

@@ -22,7 +22,7 @@ def document_of(target: Target) -> dict[str, Any]:
         "scale": list(target.scale),
         "trees": target.trees.as_json(),
         "spread": target.spread.as_json(),
-        "quantiles": list(target.quantiles),
+        "quantiles": {group: list(ends) for group, ends in target.quantiles.items()},
         "trust": target.trust,
     }
 

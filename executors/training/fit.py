@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 from advisor import physics
 from advisor.cost_features import FEATURES, INCREASING, MEMORY_FEATURES, features
-from advisor.cost_model import LEVEL, TARGET_OF, Scale, Target, Traits, Trees, Unit, likeness, traits_of
+from advisor.cost_model import LEVEL, TARGET_OF, Scale, Target, Traits, Trees, Unit, group_of, likeness, traits_of
 from executors.training.choices import DEFAULTS, Choices
 from executors.training.crossing import crossings
 from executors.training.dataset import Sample, folds_of, of_target, weights_of
@@ -30,6 +30,7 @@ FOLDS = 6
 
 
 _UNIT_NOISE = 0.2  # standard deviation of one model's residual about its engine's effect
+_ERRORS_TO_WIDEN = 40  # of a group, before its own quantiles count where they are wider
 _CLIP = 2.0  # residuals beyond a factor of 7 pull no more than this
 _NO_TREES = Trees(0.0, ())
 
@@ -143,7 +144,7 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
     """The target `name` fitted to `samples` (of that target), without its spread."""
     parameters = fit_physics(samples, name)
     scale = Scale(choices.shared_effect, choices.own_effect, choices.reach, choices.generation)
-    target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, (1.0, 1.0), choices.trust)
+    target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, {}, choices.trust)
     prior = np.array([target.physics(s.case, s.metric) for s in samples])
     residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
     rows = np.array([features(s.case, s.metric) for s in samples])
@@ -194,7 +195,7 @@ def by_model(sample: Sample) -> str:
 # ---- spread
 
 
-def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, tuple[float, float], list[float]]:
+def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, dict[str, tuple[float, float]], list[float]]:
     """Trees for the logarithm of the expected error, the quantiles that scale it to LEVEL, and each error's own spread
     by trees that had not seen its chip (so that the quantiles hold for chips not seen)."""
     rows = np.array([[*features(e.sample.case, e.sample.metric), e.evidence] for e in errors])
@@ -213,7 +214,17 @@ def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, tuple[
         honest[~inside] = [trees.predict(list(row)) for row in rows[~inside]]
     final = export_trees(boosted(rows, goal, weight, free, **settings))
     ratio = off / np.exp(honest)
-    return final, _quantiles(ratio, weight), [float(value) for value in np.exp(honest)]
+    usual = _quantiles(ratio, weight)
+    quantiles = {"any": usual}
+    members: dict[str, list[int]] = {}
+    for index, error in enumerate(errors):
+        members.setdefault(group_of(error.sample.case), []).append(index)
+    for group, own in sorted(members.items()):
+        if len(own) >= _ERRORS_TO_WIDEN:
+            below, above = _quantiles(ratio[own], np.ones(len(own)))
+            if below > usual[0] or above > usual[1]:
+                quantiles[group] = (max(below, usual[0]), max(above, usual[1]))
+    return final, quantiles, [float(value) for value in np.exp(honest)]
 
 
 def _quantiles(ratio: Array, weight: Array) -> tuple[float, float]:

@@ -39,8 +39,8 @@ def learn(folder: Path | None = None, *, history: bool = True, card: Path | None
         trained = train_target(samples, name)
         found.append(trained)
         write_target(trained.target, into / f"{prefix}{name}.json")
-        units, quantiles = trained.target.units, trained.target.quantiles
-        summary[name] = {"rows": sum(u.rows for u in units), "engines": len(units), "quantiles": list(quantiles)}
+        units, usual = trained.target.units, trained.target.quantiles["any"]
+        summary[name] = {"rows": sum(u.rows for u in units), "engines": len(units), "quantiles": list(usual)}
     accuracy = report(answers_of(found, samples), dataset.left_out)
     write_json(into / f"{prefix}accuracy.json", accuracy)
     if card is not None:
