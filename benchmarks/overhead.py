@@ -26,7 +26,7 @@ from executors.hf_folder import hf_folder
 from executors.interpreters import interpreter_for
 from executors.openvino import parts_of
 from executors.process import Watch
-from executors.validation import ANSWER_TOKENS, CHAT, PROMPTS, TEXT
+from executors.validation import ANSWER_TOKENS, TEXT
 from knowledge.base import advisor_home
 from knowledge.models import embedded_path
 
@@ -48,8 +48,8 @@ def advisor(home: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
     return time.perf_counter() - start, json.loads(done.stdout)
 
 
-def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The calls of the plan's steps, for the plain script."""
+def job_of(plan: dict[str, Any], prompts: list[str], folder: Path) -> dict[str, Any]:
+    """The calls of the plan's steps, for the plain script; `prompts` as the run's smoke test put them."""
     work = plan["plan"]
     settings = {step["settings"]["kind"]: step["settings"] for step in work["steps"]}
     tiers = {
@@ -77,7 +77,7 @@ def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
         "blocks": tiers["reference"]["blocks"],
         "block_tokens": tiers["reference"]["block_tokens"],
         "smoke_context": tiers["smoke"]["context"],
-        "prompts": [*PROMPTS, CHAT[0]["content"]],
+        "prompts": prompts,
         "answer_tokens": ANSWER_TOKENS,
         "bench_context": settings["benchmark"]["context"],
         "pairs": settings["benchmark"]["pairs"],
@@ -86,9 +86,9 @@ def job_of(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def direct(plan: dict[str, Any], folder: Path) -> tuple[float, dict[str, float]]:
+def direct(plan: dict[str, Any], prompts: list[str], folder: Path) -> tuple[float, dict[str, float]]:
     """Wall seconds of the plain scripts, and their parts. OpenVINO's begins with llama.cpp making a 16-bit GGUF."""
-    job = job_of(plan, folder)
+    job = job_of(plan, prompts, folder)
     start = time.perf_counter()
     if plan["plan"]["framework"] == "llama.cpp":
         parts = _script("direct_llamacpp.py", Path(sys.executable), job)
@@ -146,7 +146,8 @@ def main() -> int:
             ours.append((seconds, {step["id"]: step["seconds"] for step in report["steps"]}))
             (folder / f"plain{number}").mkdir()
             between = cpu_seconds()
-            plain.append(direct(plan, folder / f"plain{number}"))
+            prompts = [answer["prompt"] for answer in report["validation"]["smoke"]["answers"]]
+            plain.append(direct(plan, prompts, folder / f"plain{number}"))
             busy["advisor"] += between - begun
             busy["script"] += cpu_seconds() - between
     (seconds, steps), (script, parts) = min(ours, key=lambda row: row[0]), min(plain, key=lambda row: row[0])

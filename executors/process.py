@@ -105,8 +105,7 @@ class Worker:
         self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
         self._log = _open_log(log_path)
         self.process = _spawn(python, worker, framework, self._log)
-        self._threads = [threading.Thread(target=_read, args=(self.process, self._lines), daemon=True)]
-        self._threads[0].start()
+        self._threads = [_started(_read, self.process, self._lines)]
 
     def __enter__(self) -> Worker:
         return self
@@ -132,8 +131,7 @@ class Worker:
             self._log, self.log_path = _open_log(watch.log_path), watch.log_path
             asking["log"] = str(self.log_path.absolute())
         document = json.dumps(asking).encode() + b"\n"
-        self._threads.append(threading.Thread(target=_write, args=(self.process, document), daemon=True))
-        self._threads[-1].start()
+        self._threads.append(_started(_write, self.process, document))
         log_start = os.fstat(self._log.fileno()).st_size
         peak, answer, heard, ended_at = 0, None, asked, None
         while answer is None:
@@ -208,6 +206,12 @@ def _own_worker(framework: str) -> list[str]:
     """The worker file of a framework of the user's own (docs/adding-a-framework.md)."""
     folder = extensions().get(framework)
     return [str(folder / "worker.py")] if folder else []
+
+
+def _started(work: Callable[..., None], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def _write(process: subprocess.Popen[bytes], document: bytes) -> None:
