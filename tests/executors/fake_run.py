@@ -278,6 +278,7 @@ def fake_model(path: Path) -> Path:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so inherit
     folder, model, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     moment = sys.argv[4] if len(sys.argv) > 4 else ""
 
