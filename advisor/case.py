@@ -65,6 +65,7 @@ class Case:
     build: float = USUAL_BUILD
     window_bytes: float = 0.0  # of `cache_bytes`, what layers cache that look back no further than `window` tokens
     window: int = 0
+    context: int = 0  # tokens that the model was trained for; 0: not known
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property

@@ -23,6 +23,8 @@ from knowledge.names import compact
 TARGET_OF = {"decode_tps": "decode", "prefill_tps": "prompt", "ttft_ms": "first", "peak_mem_gb": "memory"}
 LEVEL = 0.9
 _MAX_SPREAD = 2.3  # in logarithms: a factor of ten
+_CPU_REACH = 0.4  # instead of Scale.reach: CPUs differ in more than bandwidth, rate and generation
+_NPU_GENERATION = 1.5  # instead of Scale.generation: too few NPUs are published to set each apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,16 @@ class Traits:
     low_bits: float
 
 
+def backend_of(case: Case) -> str:
+    """What software computes with. Of NPUs the runtime decides, each by its own compiler."""
+    return f"{case.runtime} npu" if case.backend == "npu" else case.backend
+
+
 def traits_of(case: Case) -> Traits:
     family = "llama.cpp" if case.runtime in ("ollama", "lmstudio") else case.runtime
     return Traits(
-        compact(case.chip) or "?", case.backend, family, case.runtime, case.vendor, case.engine_kind, case.generation,
-        math.log(case.bandwidth), math.log(case.rate), math.log(case.low_bit_ratio),
+        compact(case.chip) or "?", backend_of(case), family, case.runtime, case.vendor, case.engine_kind,
+        case.generation, math.log(case.bandwidth), math.log(case.rate), math.log(case.low_bit_ratio),
     )  # fmt: skip
 
 
@@ -97,8 +104,8 @@ def group_of(case: Case) -> str:
 
 class Scale(NamedTuple):
     """How engines' effects vary: standard deviations of what engines of a kind share and of what is each one's own; how
-    many times further apart bandwidths and rates may be (not of CPUs, which differ in more); how much another
-    generation sets apart."""
+    many times further apart bandwidths and rates may be (CPUs: _CPU_REACH); how much another generation sets apart
+    (NPUs: _NPU_GENERATION)."""
 
     shared: float
     own: float
@@ -110,13 +117,14 @@ def likeness(one: Traits, other: Traits, scale: Scale) -> float:
     """The covariance of two engines' effects. Engines of different backends tell nothing of one another."""
     if one.backend != other.backend:
         return 0.0
-    length = 1.2 * (1.0 if one.backend == "cpu" else scale.reach)
+    reach = _CPU_REACH if one.backend == "cpu" else scale.reach
+    apart = _NPU_GENERATION if one.backend.endswith("npu") else scale.generation
     distance = (
-        ((one.bandwidth - other.bandwidth) / length) ** 2
-        + ((one.rate - other.rate) / length) ** 2
-        + ((one.low_bits - other.low_bits) / 0.7) ** 2
+        ((one.bandwidth - other.bandwidth) / (1.2 * reach)) ** 2
+        + ((one.rate - other.rate) / (1.2 * reach)) ** 2
+        + ((one.low_bits - other.low_bits) / (0.7 * reach)) ** 2
         + 1.5 * (one.vendor != other.vendor)
-        + scale.generation * (one.generation != other.generation)
+        + apart * (one.generation != other.generation)
         + 0.7 * (one.kind != other.kind)
     )
     shared = scale.shared**2 * math.exp(-0.5 * distance)
@@ -140,8 +148,8 @@ class Unit:
 class Target:
     """One trained target: the logarithm of seconds (`decode`, `prompt`, `first` token) or of GiB (`memory`).
 
-    `trust` is how much of what was learned counts, against physics alone. `quantiles` are how many spreads below and
-    above the prediction LEVEL of the errors lie: `any`, and wider ones by `group_of`."""
+    `quantiles` are how many spreads below and above the prediction LEVEL of the errors lie: `any`, and wider ones by
+    `group_of`."""
 
     name: str
     parameters: dict[str, list[float]]
@@ -150,15 +158,15 @@ class Target:
     trees: Trees
     spread: Trees
     quantiles: dict[str, tuple[float, float]]
-    trust: float
     _effects: dict[Traits, tuple[float, float, str, int]] = field(default_factory=dict)
 
     def physics(self, case: Case, metric: str) -> float:
         """The logarithm of what physics alone says."""
+        known = self.parameters
         if self.name == "memory":
             key = f"{case.runtime} {case.backend}"
-            return math.log(physics.memory_gib(case, self.parameters.get(key) or self.parameters["any"]))
-        parameters = self.parameters.get(case.backend) or self.parameters["vulkan"]
+            return math.log(physics.memory_gib(case, known.get(key) or known["any"]))
+        parameters = known.get(backend_of(case)) or known.get(case.backend) or known["vulkan"]
         if self.name == "decode":
             return math.log(physics.decode_seconds(case, parameters))
         return math.log(physics.prompt_seconds(case, metric, parameters))
@@ -193,7 +201,7 @@ class Target:
         """The logarithm, its spread, the evidence, what is nearest and how often that was measured."""
         effect, evidence, nearest, rows = self.effect(traits_of(case))
         values = features(case, metric)
-        mean = self.physics(case, metric) + self.trust * (effect + self.trees.predict(values))
+        mean = self.physics(case, metric) + effect + self.trees.predict(values)
         values.append(evidence)
         spread = min(_MAX_SPREAD, math.exp(self.spread.predict(values)))
         return mean, spread, evidence, nearest, rows
@@ -247,5 +255,4 @@ def target_from(document: dict[str, Any]) -> Target:
         trees=trees_from(document["trees"]),
         spread=trees_from(document["spread"]),
         quantiles={group: (below, above) for group, (below, above) in document["quantiles"].items()},
-        trust=document["trust"],
     )

@@ -107,6 +107,7 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         build=_build(text["framework_version"], runtime),
         window_bytes=facts.window_values * CACHED_BYTES,
         window=facts.window,
+        context=facts.spec.context if facts.spec else 0,
         precision=bits.name,
         bits=weight_bytes * 8 / facts.params,
         assumed_precision=bits.assumed,

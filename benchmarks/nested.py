@@ -32,14 +32,17 @@ Group = Callable[[Sample], str]
 
 
 def candidates(name: str) -> dict[str, Choices]:
-    """The settings to choose from, for each target alike."""
+    """The settings to choose from: the shipped ones, and each choice that matters taken back or changed."""
     shipped = DEFAULTS[name]
-    return {
-        "shipped": shipped,
+    found = {"shipped": shipped}
+    others = {
         "boosted": replace(shipped, averaged=0.0),
         "averaged": replace(shipped, averaged=1.0),
         "measured alone": replace(shipped, crossings=0),
+        "across generations": replace(shipped, shared_effect=0.35, reach=2.5, generation=1.5),
+        "of every runtime": replace(shipped, least_rows=0),
     }
+    return found | {label: choices for label, choices in others.items() if choices != shipped}
 
 
 def own(samples: Sequence[Sample], name: str) -> list[Sample]:

@@ -13,7 +13,7 @@ from typing import Any
 from knowledge.base import AdvisorError, advisor_home, read_json
 from knowledge.tables import DATA
 
-SCHEMA = "advisor.cost-model/2"
+SCHEMA = "advisor.cost-model/3"
 
 
 def own_folder() -> Path:

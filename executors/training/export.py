@@ -23,7 +23,6 @@ def document_of(target: Target) -> dict[str, Any]:
         "trees": target.trees.as_json(),
         "spread": target.spread.as_json(),
         "quantiles": {group: list(ends) for group, ends in target.quantiles.items()},
-        "trust": target.trust,
     }
 
 

@@ -7,6 +7,7 @@ here only; `fit_target` is used for the shipped model and for every fold of its 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -17,7 +18,19 @@ from scipy.optimize import minimize
 
 from advisor import physics
 from advisor.cost_features import FEATURES, INCREASING, MEMORY_FEATURES, features
-from advisor.cost_model import LEVEL, TARGET_OF, Scale, Target, Traits, Trees, Unit, group_of, likeness, traits_of
+from advisor.cost_model import (
+    LEVEL,
+    TARGET_OF,
+    Scale,
+    Target,
+    Traits,
+    Trees,
+    Unit,
+    backend_of,
+    group_of,
+    likeness,
+    traits_of,
+)
 from executors.training.choices import DEFAULTS, Choices
 from executors.training.crossing import crossings
 from executors.training.dataset import Sample, folds_of, of_target, weights_of
@@ -30,7 +43,7 @@ FOLDS = 6
 
 
 _UNIT_NOISE = 0.2  # standard deviation of one model's residual about its engine's effect
-_ERRORS_TO_WIDEN = 40  # of a group, before its own quantiles count where they are wider
+_ERRORS_TO_WIDEN = 20  # of a group, before its own quantiles count where they are wider
 _CLIP = 2.0  # residuals beyond a factor of 7 pull no more than this
 _NO_TREES = Trees(0.0, ())
 
@@ -49,10 +62,10 @@ class HeldOut:
 
 
 def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]]:
-    """The parameters of advisor.physics by backend (memory: by runtime and backend), pulled to their start."""
+    """The parameters of advisor.physics by backend_of (memory: by runtime and backend), pulled to their start."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
-        key = sample.case.backend if target != "memory" else f"{sample.case.runtime} {sample.case.backend}"
+        key = backend_of(sample.case) if target != "memory" else f"{sample.case.runtime} {sample.case.backend}"
         groups.setdefault(key, []).append(sample)
     weight = dict(zip(map(id, samples), weights_of(samples), strict=True))
     starts: dict[str, Sequence[float]]
@@ -62,6 +75,7 @@ def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]
         groups["any"] = list(samples)
     else:
         starts = dict(physics.DECODE_START if target == "decode" else physics.PROMPT_START)
+        starts |= {key: starts["npu"] for key in groups if key.endswith(" npu")}
     found = {}
     for key, start in sorted(starts.items()):
         members = groups.get(key, [])
@@ -144,9 +158,11 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
     """The target `name` fitted to `samples` (of that target), without its spread."""
     parameters = fit_physics(samples, name)
     scale = Scale(choices.shared_effect, choices.own_effect, choices.reach, choices.generation)
-    target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, {}, choices.trust)
+    target = Target(name, parameters, [], scale, _NO_TREES, _NO_TREES, {})
     prior = np.array([target.physics(s.case, s.metric) for s in samples])
     residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
+    rows_of = Counter(sample.case.runtime for sample in samples)
+    residual *= [rows_of[sample.case.runtime] >= choices.least_rows for sample in samples]
     rows = np.array([features(s.case, s.metric) for s in samples])
     weight = np.array(weights_of(samples))
     increasing = [(*FEATURES, *MEMORY_FEATURES).index(feature) for feature in INCREASING[name]]
