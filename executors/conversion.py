@@ -42,12 +42,8 @@ def exported(task: Task, op: str, **options: Any) -> dict[str, Any]:
         **options,
     }
     installed_version(TOOLCHAIN)
-    done = run_worker(
-        interpreter_for(TOOLCHAIN),
-        TOOLCHAIN,
-        request,
-        watch.patient,  # the converters tell nothing that could be heard
-    )
+    patient = watch.patient  # the converters tell nothing that could be heard
+    done = run_worker(interpreter_for(TOOLCHAIN), TOOLCHAIN, request, patient)
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
 

@@ -162,13 +162,7 @@ def _prove_tokenizer(entry: Path, about: About, framework: str, watch: Watch) ->
 
 
 def _ask(request: dict[str, Any], watch: Watch) -> dict[str, Any]:
-    done = run_worker(
-        interpreter_for("llama.cpp"),
-        "checkpoint",
-        request,
-        watch,
-    )
-    return done.result
+    return run_worker(interpreter_for("llama.cpp"), "checkpoint", request, watch).result
 
 
 # ---- what the GGUF's header becomes

@@ -84,22 +84,18 @@ def _calibrate(task: Task, settings: CalibrateSettings) -> dict[str, Any]:
 
 def _quantize(task: Task, kind: str, made: QuantizeSettings | None) -> dict[str, Any]:
     """Write `output` as `kind`, with the tensor types of `made`. Only dequantizing may start from a quantized file."""
-    watch = task.watch
-    done = run_worker(
-        interpreter_for(FRAMEWORK),
-        FRAMEWORK,
-        {
-            "op": "quantize",
-            "input": str(task.paths["input"]),
-            "output": str(task.paths["output"]),
-            "type": kind,
-            "tensor_types": [rule.model_dump() for rule in made.tensor_types] if made else [],
-            "imatrix": str(task.paths["imatrix"]) if made and made.imatrix else "",
-            "threads": task.threads,
-            "allow_requantize": made is None,
-        },
-        watch.patient,  # llama.cpp tells nothing while it quantizes
-    )
+    request = {
+        "op": "quantize",
+        "input": str(task.paths["input"]),
+        "output": str(task.paths["output"]),
+        "type": kind,
+        "tensor_types": [rule.model_dump() for rule in made.tensor_types] if made else [],
+        "imatrix": str(task.paths["imatrix"]) if made and made.imatrix else "",
+        "threads": task.threads,
+        "allow_requantize": made is None,
+    }
+    patient = task.watch.patient  # llama.cpp tells nothing while it quantizes
+    done = run_worker(interpreter_for(FRAMEWORK), FRAMEWORK, request, patient)
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
 

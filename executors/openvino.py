@@ -125,12 +125,8 @@ def _integrity(task: Task, settings: ValidateSettings) -> dict[str, Any]:
 
 
 def _make(request: dict[str, Any], watch: Watch) -> WorkerResult:
-    return run_worker(
-        interpreter_for(FRAMEWORK),
-        FRAMEWORK,
-        request,
-        watch.patient,  # neither GenAI nor NNCF tells how far it is
-    )
+    patient = watch.patient  # neither GenAI nor NNCF tells how far it is
+    return run_worker(interpreter_for(FRAMEWORK), FRAMEWORK, request, patient)
 
 
 # What GenAI's users find in config.json, by the GGUF's architecture: the class and the model_type of Hugging Face.

@@ -42,7 +42,6 @@ class Own:
         raise AdvisorError("bad-plan", f"{self.name} has no {settings.kind} step.", "make it anew: advisor plan")
 
     def _make(self, task: Task, settings: ConvertSettings | QuantizeSettings) -> dict[str, Any]:
-        watch = task.watch
         request = {
             **settings.model_dump(mode="json", exclude={"kind", "input", "output", "imatrix"}),
             "op": settings.kind,
@@ -50,12 +49,7 @@ class Own:
             "output": str(task.paths["output"]),
             "threads": task.threads,
         }
-        done = run_worker(
-            interpreter_for(self.name),
-            self.name,
-            request,
-            watch,
-        )
+        done = run_worker(interpreter_for(self.name), self.name, request, task.watch)
         return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
     def _integrity(self, task: Task, settings: ValidateSettings) -> dict[str, Any]:

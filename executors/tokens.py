@@ -52,12 +52,7 @@ def checkpoint_ids(folder: Path, framework: str, watch: Watch, *, max_tokens: in
 
 def _ask(request: dict[str, Any], framework: str, worker: str, watch: Watch) -> Any:
     try:
-        done = run_worker(
-            interpreter_for(framework),
-            worker,
-            request,
-            watch,
-        )
+        done = run_worker(interpreter_for(framework), worker, request, watch)
     except AdvisorError as error:
         if error.code != "toolchain-missing":
             raise

@@ -100,9 +100,6 @@ def made(
 
     Raises WorkerError `wrong-version`, `nothing-made`, `renamed-output`, `does-not-load`, `non-finite-logits`.
     """
-    started = time.perf_counter()
-    scratch, output = Path(request["scratch"]), Path(request["output"])
-    work = scratch / "work"
     config = {
         "input_model": dict(model),
         "systems": {
@@ -114,20 +111,9 @@ def made(
         "passes": dict(passes),
         "host": "here",
         "target": "here",
-        "cache_dir": str(work / "cache"),
-        "output_dir": str(work / "made"),
         "log_severity_level": 1,
     }
-    _require(request["versions"])
-    confine(scratch, offline=True)
-    _run(config, str(request["record"]), len(passes))
-    output.mkdir()
-    for path in papers:
-        shutil.copyfile(path, output / path.name)
-    _take(work / "made", output)
-    shutil.rmtree(work)
-    (finish or prove)(output, max(1, int(request.get("threads", 1))))
-    return {"bytes": _size(output), "seconds": time.perf_counter() - started}
+    return _workflow(request, config, papers=papers, finish=finish)
 
 
 def optimize(request: Request) -> dict[str, Any]:
@@ -135,17 +121,30 @@ def optimize(request: Request) -> dict[str, Any]:
 
     `offline`: whether all data is there. Returns and raises as `build`.
     """
+    return _workflow(request, request["config"], offline=bool(request["offline"]))
+
+
+def _workflow(
+    request: Request,
+    config: Mapping[str, Any],
+    *,
+    offline: bool = True,
+    papers: Sequence[Path] = (),
+    finish: Callable[[Path, int], None] | None = None,
+) -> dict[str, Any]:
     started = time.perf_counter()
     scratch, output = Path(request["scratch"]), Path(request["output"])
     work = scratch / "work"
-    config = {**request["config"], "cache_dir": str(work / "cache"), "output_dir": str(work / "made")}
+    placed = {**config, "cache_dir": str(work / "cache"), "output_dir": str(work / "made")}
     _require(request["versions"])
-    confine(scratch, offline=bool(request["offline"]))
-    _run(config, str(request["record"]), len(config["passes"]))
+    confine(scratch, offline=offline)
+    _run(placed, str(request["record"]), len(config["passes"]))
     output.mkdir()
+    for path in papers:
+        shutil.copyfile(path, output / path.name)
     _take(work / "made", output)
     shutil.rmtree(work)
-    prove(output, max(1, int(request.get("threads", 1))))
+    (finish or prove)(output, max(1, int(request.get("threads", 1))))
     return {"bytes": _size(output), "seconds": time.perf_counter() - started}
 
 
