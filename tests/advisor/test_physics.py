@@ -6,6 +6,7 @@ from advisor import physics
 from advisor.case import Case
 from advisor.cost_model import Scale, likeness, traits_of
 from advisor.workload import case_of_row
+from knowledge.base import GIB
 
 START = physics.MEMORY_START["any"]
 
@@ -52,3 +53,26 @@ def test_reach_brings_cards_closer_but_not_processors() -> None:
         traits_of(case(device="Intel N150", chip="Intel N150", **cells)),
     )
     assert likeness(*processors, far) == likeness(*processors, near)
+
+
+def test_cards_of_another_generation_tell_nothing_where_generations_are_set_apart() -> None:
+    apart = Scale(0.5, 0.12, reach=20.0, generation=9.0)
+    ampere, small, ada = (traits_of(case(device=name, chip=name)) for name in ("RTX 3090", "RTX 3060", "RTX 4090"))
+    assert likeness(ampere, ada, apart) < 0.02 * likeness(ampere, small, apart)
+
+
+def test_npus_tell_of_each_other_within_one_runtime_only() -> None:
+    cells = {"device_kind": "npu", "backend": "npu", "framework": "qnn"}
+    one, other = (case(device=name, chip=name, **cells) for name in ("Snapdragon X Elite", "Snapdragon 8 Elite Gen 5"))
+    scale = Scale(0.5, 0.12, generation=9.0)
+    assert likeness(traits_of(one), traits_of(other), scale) > 0
+    rkllm = case(device="Rockchip RK3588", chip="RK3588", **cells | {"framework": "rkllm"})
+    assert likeness(traits_of(one), traits_of(rkllm), scale) == 0
+
+
+def test_ollama_reserves_no_more_than_the_model_was_trained_for() -> None:
+    cells = {"framework": "ollama", "memory_gb": "80"}
+    short, long = case(model="Qwen2.5-7B-Instruct", **cells), case(model="gemma-4-26B-A4B-it", **cells)
+    assert physics.memory_terms(short)[1] * GIB == short.cached_bytes(short.context)
+    assert short.context < long.context == 262144
+    assert 5.0 < physics.memory_terms(long)[1] < 5.4  # two key-value heads of 512 in five global layers

@@ -4,6 +4,7 @@ its noise. Needs the extra `learn`; a minute on two cores."""
 from __future__ import annotations
 
 import json
+from statistics import median
 from typing import Any
 
 import pytest
@@ -64,6 +65,17 @@ def test_the_shipped_arrays_are_what_training_gives() -> None:
     shipped = load_arrays("memory")
     for key in ("parameters", "units", "scale", "trees"):
         assert fresh[key] == shipped[key], key
+
+
+def test_of_runtimes_with_few_rows_nothing_but_physics_is_learned() -> None:
+    samples = of_target(load_dataset().samples, "memory")
+    target = fit_target(samples, "memory", DEFAULTS["memory"])
+    rows: dict[str, list[float]] = {}
+    for sample in samples:
+        learned = target.predict(sample.case, sample.metric)[0] - target.physics(sample.case, sample.metric)
+        rows.setdefault(sample.case.runtime, []).append(abs(learned))
+    assert len(rows["openvino"]) >= DEFAULTS["memory"].least_rows > len(rows["mlx"])
+    assert median(rows["openvino"]) > 10 * median(rows["mlx"])
 
 
 @pytest.mark.parametrize("averaged", [0.0, 0.4, 1.0])
