@@ -85,8 +85,8 @@ class Traits:
 
 
 def backend_of(case: Case) -> str:
-    """What software computes with. Of NPUs the runtime decides, each by its own compiler."""
-    return f"{case.runtime} npu" if case.backend == "npu" else case.backend
+    """What software computes with: of an NPU its vendor's compiler, whatever runtime asks it."""
+    return f"{case.vendor} npu" if case.backend == "npu" and case.vendor else case.backend
 
 
 def traits_of(case: Case) -> Traits:

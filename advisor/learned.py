@@ -80,6 +80,7 @@ _PLAN_BACKENDS = {
     "tensorrt-rtx": "cuda", "migraphx": "rocm",
 }  # fmt: skip
 _PLAN_RUNTIMES = {"olive": "onnxruntime"}
+_NPU_RUNTIMES = {"qnn": "qnn", "openvino-npu": "openvino"}  # what ONNX Runtime, too, hands the graph to
 
 
 def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case | None:
@@ -97,6 +98,7 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
     if prompt is None and cached:
         prompt = max(1.0, work.kv_bytes / cached - (answer or USUAL_ANSWER) / 2)
     backend = _PLAN_BACKENDS.get(work.backend, work.backend)
+    runtime = _NPU_RUNTIMES.get(work.backend) or _PLAN_RUNTIMES.get(work.framework, work.framework)
     kind = "apple" if engine.vendor == "apple" and engine.kind == "gpu" else engine.kind
     if kind == "gpu" and engine.integrated:
         kind = "igpu"
@@ -118,7 +120,7 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         generation = found[0] if found and backend != "cpu" else ""
     return Case(
         chip=engine.name, vendor=engine.vendor, engine_kind=kind, generation=generation,
-        runtime=_PLAN_RUNTIMES.get(work.framework, work.framework), software=work.framework, backend=backend,
+        runtime=runtime, software=work.framework, backend=backend,
         bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=1, memory_gib=None,
         model=facts.name.lower(), params=facts.params, active_params=facts.active_params,
         weight_bytes=weight_bytes, active_bytes=active_bytes, layers=facts.layers,
