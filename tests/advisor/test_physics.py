@@ -61,7 +61,7 @@ def test_cards_of_another_generation_tell_nothing_where_generations_are_set_apar
     assert likeness(ampere, ada, apart) < 0.02 * likeness(ampere, small, apart)
 
 
-def test_npus_tell_of_each_other_within_one_runtime_only() -> None:
+def test_npus_tell_of_each_other_within_one_vendor_only() -> None:
     cells = {"device_kind": "npu", "backend": "npu", "framework": "qnn"}
     one, other = (case(device=name, chip=name, **cells) for name in ("Snapdragon X Elite", "Snapdragon 8 Elite Gen 5"))
     scale = Scale(0.5, 0.12, generation=9.0)
