@@ -4,7 +4,8 @@ The caller hands in the history of the probed machine, and of no other. The same
 answered by its median, with a band of what repeats vary. Other configurations of the same framework and backend are
 moved by the median of measured over predicted, shrunk hard: n configurations count n / (n + 2), which was best of 0 to
 8 when published machines were replayed (benchmarks/calibration.py; unshrunk, a single prompt measurement makes the
-others worse). They narrow as far as the evidence carries: by two fifths of the same share.
+others worse). They narrow as far as the evidence carries: by two fifths of the same share, and never below how far the
+measurements here scatter about their own median.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SPEEDS = ("decode_tps", "prefill_tps")
 _RUNNABLE = ("supported", "experimental")
 _PRIOR_WEIGHT = 2.0
 _NARROWED = 0.4
+_OF_DEVIATION = 2.44  # half the width of 90 % of a normal distribution, by its median absolute deviation
 _REPEAT_SPREAD = 1.25
 """A shared machine repeats a decode measurement within about this factor."""
 
@@ -68,6 +70,12 @@ def shrunk(logs: Sequence[float]) -> float:
     return median(logs) * _share(len(logs))
 
 
+def scatter(logs: Sequence[float]) -> float:
+    """How far 90 % of `logs` lie from their median, at most; 0 where one alone cannot tell."""
+    middle = median(logs)
+    return _OF_DEVIATION * median(abs(log - middle) for log in logs)
+
+
 def _share(count: int) -> float:
     return count / (count + _PRIOR_WEIGHT)
 
@@ -80,7 +88,7 @@ class Calibrated:
     rows: Iterable[MeasuredRow]
     _ratios: dict[tuple[str, str, str], dict[tuple[str, str], list[MeasuredRow]]] = field(default_factory=dict)
     _measured: dict[tuple[str, str, str, str, str], list[float]] = field(default_factory=dict)
-    _shifts: dict[tuple[str, str, str], tuple[float, int]] = field(default_factory=dict)
+    _logs: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -106,11 +114,13 @@ class Calibrated:
             return Interval(mid / _REPEAT_SPREAD, mid, mid * _REPEAT_SPREAD, basis)
         if here not in self._ratios or prior.low is None or prior.mid is None or prior.high is None:
             return prior
-        shift, count = self._shift(here, work.engine, work.threads)
-        mid = prior.mid * math.exp(shift)
-        narrower = 1 - _NARROWED * _share(count)
-        low, high = (mid * (end / prior.mid) ** narrower for end in (prior.low, prior.high))
-        basis = f"{prior.basis}; moved by {math.exp(shift):.2f} after {count} measured here"
+        logs = self._offsets(here, work.engine, work.threads)
+        moved = math.exp(shrunk(logs))
+        narrower, least = 1 - _NARROWED * _share(len(logs)), math.exp(scatter(logs))
+        mid = prior.mid * moved
+        low = mid / max((prior.mid / prior.low) ** narrower, least)
+        high = mid * max((prior.high / prior.mid) ** narrower, least)
+        basis = f"{prior.basis}; moved by {moved:.2f} after {len(logs)} measured here"
         return Interval(low, mid, high, basis)
 
     def corrections(self, profile: HardwareProfile) -> list[Correction]:
@@ -120,19 +130,19 @@ class Calibrated:
         for here in sorted(self._ratios):
             engine = next((e for e in engines_of(profile) if (*here[:2], e.kind) in usable), None)
             if here[2] in SPEEDS and engine is not None:
-                shift, count = self._shift(here, engine, default_threads(profile))
-                found.append(Correction(*here, math.exp(shift), count))
+                logs = self._offsets(here, engine, default_threads(profile))
+                found.append(Correction(*here, math.exp(shrunk(logs)), len(logs)))
         return found
 
-    def _shift(self, here: tuple[str, str, str], engine: Engine, threads: int | None) -> tuple[float, int]:
-        """The shift of a framework, backend and metric, and how many configurations it rests on."""
-        if here not in self._shifts:
-            logs = []
+    def _offsets(self, here: tuple[str, str, str], engine: Engine, threads: int | None) -> list[float]:
+        """The logarithms of measured over predicted of a framework, backend and metric, one per configuration."""
+        if here not in self._logs:
+            self._logs[here] = []
             for rows in self._ratios[here].values():
                 expected = self._predicted_now(rows[0], engine, threads)
-                logs.append(median(math.log(row.measured / (expected or row.mid or row.measured)) for row in rows))
-            self._shifts[here] = shrunk(logs), len(logs)
-        return self._shifts[here]
+                off = (math.log(row.measured / (expected or row.mid or row.measured)) for row in rows)
+                self._logs[here].append(median(off))
+        return self._logs[here]
 
     def _predicted_now(self, row: MeasuredRow, engine: Engine, threads: int | None) -> float | None:
         """What the model of today says of a configuration that was measured; its plan may be of an older model. None

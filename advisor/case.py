@@ -15,7 +15,7 @@ USUAL_RATE = {"gpu": 40.0, "igpu": 10.0, "apple": 8.0, "cpu": 0.4, "sbc": 0.06, 
 # in training.
 _CORE_RATES = (
     ("amx_int8", 400.0), ("avx512_vnni", 110.0), ("avx512", 90.0), ("avx_vnni", 70.0), ("avx2", 50.0), ("sve2", 40.0),
-    ("i8mm", 40.0), ("dotprod", 20.0), ("neon", 8.0), ("avx", 20.0),
+    ("i8mm", 40.0), ("dotprod", 20.0), ("neon", 8.0), ("avx", 20.0), ("sse4_1", 4.0),
 )  # fmt: skip
 _APPLE_CORE, _PLAIN_CORE = 80.0, 0.5
 # Prompts of sources that do not state them: what their documentation or the rows themselves imply.

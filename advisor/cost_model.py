@@ -24,6 +24,7 @@ TARGET_OF = {"decode_tps": "decode", "prefill_tps": "prompt", "ttft_ms": "first"
 LEVEL = 0.9
 _MAX_SPREAD = 2.3  # in logarithms: a factor of ten
 _CPU_REACH = 0.4  # instead of Scale.reach: CPUs differ in more than bandwidth, rate and generation
+_X86_VENDORS = ("amd", "intel")
 _NPU_GENERATION = 1.5  # instead of Scale.generation: too few NPUs are published to set each apart
 
 
@@ -89,6 +90,15 @@ def backend_of(case: Case) -> str:
     return f"{case.vendor} npu" if case.backend == "npu" and case.vendor else case.backend
 
 
+def parameters_key(target: str, case: Case) -> str:
+    """Which of the physics' parameters are a case's: of decode, CPUs of x86 reach more of their memory's bandwidth."""
+    if target == "memory":
+        return f"{case.runtime} {case.backend}"
+    if target == "decode" and case.backend == "cpu" and case.vendor in _X86_VENDORS:
+        return "x86 cpu"
+    return backend_of(case)
+
+
 def traits_of(case: Case) -> Traits:
     family = "llama.cpp" if case.runtime in ("ollama", "lmstudio") else case.runtime
     return Traits(
@@ -148,8 +158,8 @@ class Unit:
 class Target:
     """One trained target: the logarithm of seconds (`decode`, `prompt`, `first` token) or of GiB (`memory`).
 
-    `quantiles` are how many spreads below and above the prediction LEVEL of the errors lie: `any`, and wider ones by
-    `group_of`."""
+    `quantiles` are how many spreads below and above the prediction LEVEL of the errors lie: of `any`, by `group_of`
+    where that is wider, and the widest of them for groups that are `unmeasured`."""
 
     name: str
     parameters: dict[str, list[float]]
@@ -163,17 +173,17 @@ class Target:
     def physics(self, case: Case, metric: str) -> float:
         """The logarithm of what physics alone says."""
         known = self.parameters
+        parameters = known.get(parameters_key(self.name, case)) or known.get(case.backend)
         if self.name == "memory":
-            key = f"{case.runtime} {case.backend}"
-            return math.log(physics.memory_gib(case, known.get(key) or known["any"]))
-        parameters = known.get(backend_of(case)) or known.get(case.backend) or known["vulkan"]
+            return math.log(physics.memory_gib(case, parameters or known["any"]))
+        parameters = parameters or known["vulkan"]
         if self.name == "decode":
             return math.log(physics.decode_seconds(case, parameters))
         return math.log(physics.prompt_seconds(case, metric, parameters))
 
     def reach(self, case: Case) -> tuple[float, float]:
         """How many spreads the interval reaches down and up."""
-        return self.quantiles.get(group_of(case)) or self.quantiles["any"]
+        return self.quantiles.get(group_of(case)) or self.quantiles["unmeasured"]
 
     def effect(self, traits: Traits) -> tuple[float, float, str, int]:
         """The engine's effect, the evidence for it, the unit most like it and its measurements."""

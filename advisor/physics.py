@@ -21,7 +21,8 @@ DECODE_START: dict[str, tuple[float, float, float, float]] = {
     backend: (math.log(share / (1 - share)), math.log(layer_ms), math.log(2.0), 0.2)
     for backend, share, layer_ms in (
         ("cuda", 0.7, 0.03), ("metal", 0.7, 0.05), ("rocm", 0.65, 0.07), ("vulkan", 0.65, 0.08), ("cpu", 0.6, 0.05),
-        ("openvino-gpu", 0.7, 0.3), ("npu", 0.55, 0.1), ("opencl", 0.45, 0.3), ("sycl", 0.55, 0.2),
+        ("x86 cpu", 0.7, 0.05), ("openvino-gpu", 0.7, 0.3), ("npu", 0.55, 0.1), ("opencl", 0.45, 0.3),
+        ("sycl", 0.55, 0.2),
     )
 }  # fmt: skip
 # log share of the arithmetic rate, log ms per layer, log factor on attention, log share that a mixture of experts keeps

@@ -26,9 +26,9 @@ from advisor.cost_model import (
     Traits,
     Trees,
     Unit,
-    backend_of,
     group_of,
     likeness,
+    parameters_key,
     traits_of,
 )
 from executors.training.choices import DEFAULTS, Choices
@@ -43,6 +43,7 @@ FOLDS = 6
 
 
 _UNIT_NOISE = 0.2  # standard deviation of one model's residual about its engine's effect
+_CPU_LAYER = 0.4  # of the logarithm of a CPU's time a layer: it launches nothing
 _ERRORS_TO_WIDEN = 20  # of a group, before its own quantiles count where they are wider
 _CLIP = 2.0  # residuals beyond a factor of 7 pull no more than this
 _NO_TREES = Trees(0.0, ())
@@ -62,11 +63,10 @@ class HeldOut:
 
 
 def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]]:
-    """The parameters of advisor.physics by backend_of (memory: by runtime and backend), pulled to their start."""
+    """The parameters of advisor.physics by `parameters_key`, pulled to their start."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
-        key = backend_of(sample.case) if target != "memory" else f"{sample.case.runtime} {sample.case.backend}"
-        groups.setdefault(key, []).append(sample)
+        groups.setdefault(parameters_key(target, sample.case), []).append(sample)
     weight = dict(zip(map(id, samples), weights_of(samples), strict=True))
     starts: dict[str, Sequence[float]]
     if target == "memory":
@@ -100,7 +100,7 @@ def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight
             reading = terms[0] * np.where(mixture, math.exp(p[3]), 1.0) * (1 + math.exp(-p[0]))
             return (reading + math.exp(p[1]) * terms[2] + on_cpu * math.exp(p[2]) * terms[1]) / batch
 
-        width = np.array([1.0, 1.0, 1.0, 0.4])
+        width = np.array([1.0, _CPU_LAYER if on_cpu.all() else 1.0, 1.0, 0.4])
     elif target in ("prompt", "first"):
         terms = np.array([physics.prompt_terms(s.case, s.metric) for s in samples]).T
         batch = np.array([s.case.batch if s.metric == "ttft_ms" else 1.0 for s in samples])
@@ -236,10 +236,9 @@ def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, dict[s
     for index, error in enumerate(errors):
         members.setdefault(group_of(error.sample.case), []).append(index)
     for group, own in sorted(members.items()):
-        if len(own) >= _ERRORS_TO_WIDEN:
-            below, above = _quantiles(ratio[own], np.ones(len(own)))
-            if below > usual[0] or above > usual[1]:
-                quantiles[group] = (max(below, usual[0]), max(above, usual[1]))
+        below, above = _quantiles(ratio[own], np.ones(len(own))) if len(own) >= _ERRORS_TO_WIDEN else usual
+        quantiles[group] = (max(below, usual[0]), max(above, usual[1]))
+    quantiles["unmeasured"] = (max(low for low, _ in quantiles.values()), max(high for _, high in quantiles.values()))
     return final, quantiles, [float(value) for value in np.exp(honest)]
 
 

@@ -1,5 +1,6 @@
 """Own measurements answer for themselves and move others only a little."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -50,6 +51,16 @@ def test_more_evidence_moves_and_narrows_more() -> None:
     assert mids == sorted(mids)
     assert widths == sorted(widths, reverse=True)
     assert widths[4] > widths[0] ** 0.6
+
+
+def test_no_interval_is_narrower_than_what_was_measured_here_scatters() -> None:
+    steady = [Row(name, "Q8_0", 20.0, 20.0) for name in ("one", "two", "three")]
+    scattered = [Row(name, "Q8_0", tps, 20.0) for name, tps in (("one", 5.0), ("two", 20.0), ("three", 80.0))]
+    narrow, wide = (Calibrated(Roofline(), rows).decode_tps(work()) for rows in (steady, scattered))
+    assert narrow.mid == pytest.approx(wide.mid)
+    assert (wide.low or 0.0) < (narrow.low or 0.0)
+    assert (wide.high or 0.0) > (narrow.high or math.inf)
+    assert (wide.high or 0.0) > 16 * (wide.low or math.inf)
 
 
 def test_a_plan_by_an_older_model_is_judged_by_the_model_of_today() -> None:
