@@ -15,7 +15,7 @@ from typing import Any
 
 from advisor.plan import ChecklistItem, Plan, load_plan
 from executors.folder import PARTIAL, RunFolder, existing_folder, sha256_file, write_text
-from executors.gates import evaluate, status_of
+from executors.gates import evaluate
 from executors.packaging import PAPERS, REWRITTEN
 from executors.report import stored
 from executors.report_md import code, escape
@@ -44,9 +44,9 @@ class Evidence:
         return self.hashes[path]
 
     def files(self, top: str = "") -> list[str]:
-        """The files that lie in the folder, or below `top`, now."""
+        """The files and links that lie in the folder, or below `top`, now."""
         base = self.folder.path(top) if top else self.folder.root
-        return sorted(self.folder.relative(path) for path in base.rglob("*") if not path.is_dir())
+        return sorted(self.folder.relative(path) for path in base.rglob("*") if path.is_symlink() or not path.is_dir())
 
     @property
     def models(self) -> list[Mapping[str, Any]]:
@@ -145,8 +145,10 @@ def _verdict(item: ChecklistItem, run: Evidence | None) -> Verdict:
         return "unknown", f"this version of advisor has no check {item.check}"
     try:
         return check(run)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
         return "fail", "the report is damaged"
+    except OSError as error:
+        return "fail", f"{Path(str(error.filename)).name} cannot be read: {error.strerror}"
     except AdvisorError as error:
         return "fail", error.message
 
@@ -208,8 +210,8 @@ def _gates_passed(run: Evidence) -> Verdict:
     results = evaluate(run.plan.plan.gates, run.report["validation"], run.report["performance"])
     required = [result for result in results if result.level == "required"]
     missed = next((result for result in required if result.result != "pass"), None)
-    if missed is not None or status_of(results) != "passed":
-        return "fail", missed.text if missed else "a required gate did not pass"
+    if missed is not None or not required:
+        return "fail", missed.text if missed else "the plan requires no gate"
     quality = next((result.text for result in required if result.metric == "quality_retention"), "")
     return "pass", f"{len(required)} required gates passed. {quality}".strip()
 

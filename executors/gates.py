@@ -51,9 +51,9 @@ def evaluate(gates: Sequence[Gate], validation: Mapping[str, Any], performance: 
 
 
 def status_of(results: Sequence[GateResult]) -> Status:
-    """A run is passed when every required gate passes; one that fails makes it failed."""
+    """A run is passed when every required gate passes; one that fails makes it failed, none at all proves nothing."""
     required = {result.result for result in results if result.level == "required"}
-    return "failed" if "fail" in required else "inconclusive" if "inconclusive" in required else "passed"
+    return "failed" if "fail" in required else "passed" if required == {"pass"} else "inconclusive"
 
 
 def merit(results: Sequence[GateResult]) -> tuple[int, int, float]:

@@ -15,6 +15,7 @@ from executors.check import CHECKS as REGISTRY
 from executors.check import check_run, checklist_markdown, failed
 from executors.runner import run_plan
 from knowledge.base import AdvisorError
+from ui.cli import main
 from ui.verbs_plan import make_plan
 
 MIX = "Q8_0+ffn_gate=Q5_0"
@@ -91,11 +92,42 @@ def test_a_file_that_the_run_did_not_make_fails(path: str, item: str, folder: Pa
     assert results(check_run(folder))[item] == "fail"
 
 
+@pytest.mark.parametrize(("path", "item"), [("artifact/more", "artifact-hashes"), ("more", "manifest-complete")])
+def test_a_link_to_a_folder_fails(path: str, item: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / path).symlink_to(tmp_path / "elsewhere")
+    assert results(check_run(folder))[item] == "fail"
+
+
+def test_a_plan_that_requires_nothing_has_not_passed_its_gates(folder: Path) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["plan"]["gates"] = [gate | {"level": "advisory"} for gate in plan["plan"]["gates"]]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    item = next(item for item in check_run(folder)["items"] if item["id"] == "gates-passed")
+    assert (item["status"], item["evidence"]) == ("fail", "the plan requires no gate")
+
+
 def test_an_edited_verdict_does_not_help(tmp_path: Path) -> None:
     plan = fake_plan(fake_model(tmp_path / "model.gguf"), "Q8_0")
     run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"))
     edit(tmp_path / "run/report.json", status="passed", gates=[])
     assert results(check_run(tmp_path / "run"))["gates-passed"] == "fail"
+
+
+def test_a_model_file_that_is_gone_fails_its_items(folder: Path) -> None:
+    model = next(folder.glob("artifact/*.gguf"))
+    model.unlink()
+    document = check_run(folder)
+    missed = {item for item, status in results(document).items() if status == "fail"}
+    assert missed == {"artifact-hashes", "size-matches-prediction", "manifest-complete"}
+    size = next(item for item in document["items"] if item["id"] == "size-matches-prediction")
+    assert size["evidence"] == f"{model.name} cannot be read: No such file or directory"
+    assert main(["check", str(folder)]) == 5
+
+
+def test_a_report_without_the_size_fails_its_item(folder: Path) -> None:
+    edit(folder / "report.json", predicted_vs_measured=[])
+    assert results(check_run(folder))["size-matches-prediction"] == "fail"
 
 
 @pytest.mark.parametrize("name", ["report.json", "manifest.json"])

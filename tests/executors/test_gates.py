@@ -97,6 +97,12 @@ def test_only_required_gates_decide_a_run() -> None:
     assert status_of(evaluate([gate("memory_ratio", "<=", 0.1), unknown], validation, {})) == "failed"
 
 
+def test_a_run_of_which_nothing_was_required_is_not_passed() -> None:
+    advisory = evaluate([gate("memory_ratio", "<=", 0.5, "advisory")], {"integrity": INTEGRITY}, {})
+    assert advisory[0].result == "pass"
+    assert status_of(advisory) == status_of([]) == "inconclusive"
+
+
 def test_the_better_rung_misses_fewer_gates_then_keeps_more_quality() -> None:
     gates = [gate("memory_ratio", "<=", 0.5), gate("quality_retention", ">=", 0.95)]
 
