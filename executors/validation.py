@@ -26,6 +26,7 @@ FRAMEWORK = "llama.cpp"
 RESAMPLES = 2000
 MINIMUM_BLOCKS = 20  # below this no interval is claimed, and every sampled gate is inconclusive
 MAXIMUM_BLOCKS = 500  # more are merged with their neighbours: the bootstrap stays under a second
+LARGEST_EXPONENT = 300.0  # its square is still a double, however bad the garbage; the same in worker.scoring
 MEMORY_MARGIN = 1.10  # of the budget, while the smoke test runs
 VERDICTS = {  # what a worker finds wrong
     "cannot-load", "non-finite-logits", "tokenizer-mismatch", "damaged-file", "non-finite-vectors", "wrong-dimension",
@@ -339,7 +340,7 @@ def _figures(total: Sequence[float]) -> dict[str, float]:
 
 
 def _exp(x: float) -> float:
-    return math.exp(min(x, 700.0))  # garbage may be worse than a double can say
+    return math.exp(min(x, LARGEST_EXPONENT))
 
 
 def error_of(drawn: Sequence[float], blocks: int) -> dict[str, float | None]:

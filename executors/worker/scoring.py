@@ -39,6 +39,7 @@ MAX_ROWS = 2_000_000
 MAX_INDEX_BYTES = 1024**2
 ROWS_AT_ONCE = 16  # a few MB of float32 at common vocabularies: stays in the cache
 LOWEST = -60000.0  # float16 ends at -65504
+LARGEST_EXPONENT = 300.0  # garbage may be worse than a double can say; the same in executors.validation
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -87,7 +88,7 @@ def write_reference(pieces: Pieces, store: Path, tokens: NDArray[np.int32], abou
     index = {
         "schema": SCHEMA,
         **about,
-        "perplexity": math.exp(float(nll.mean())),
+        "perplexity": math.exp(min(float(nll.mean()), LARGEST_EXPONENT)),
         "bytes": sum((store / name).stat().st_size for name in digests),
         "sha256": {name: digest.hexdigest() for name, digest in digests.items()},
     }

@@ -93,8 +93,9 @@ def test_many_blocks_are_merged_and_keep_their_error() -> None:
     assert many["retention"]["stderr"] == pytest.approx(0.2 / math.sqrt(3000), rel=0.3)
 
 
-def test_garbage_worse_than_a_double_can_say_is_still_a_document() -> None:
-    found = summary([[64, 64 * 5000.0, 0, 64 * 3.0, 64 * 5000.0]] * 30)
+@pytest.mark.parametrize("nats", [360.0, 500.0, 5000.0])
+def test_garbage_worse_than_a_double_can_say_is_still_a_document(nats: float) -> None:
+    found = summary([[64, 64 * nats, 0, 64 * 3.0, 64 * nats + k] for k in range(30)])
     json.dumps(found, allow_nan=False)
     assert judge(">=", 0.95, found["retention"]["low95"], found["retention"]["high95"]) == "fail"
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from executors.validation import LARGEST_EXPONENT
 from executors.worker import scoring
 from executors.worker.protocol import WorkerError
 
@@ -57,6 +58,15 @@ def test_log_softmax_of_equal_logits_is_the_uniform_distribution() -> None:
 def test_log_softmax_stands_logits_of_a_thousand() -> None:
     got = scoring.log_softmax(np.array([[1000.0, 999.0]], np.float32))
     np.testing.assert_allclose(got, [[-math.log(1 + math.exp(-1)), -1 - math.log(1 + math.exp(-1))]], rtol=1e-5)
+
+
+def test_a_reference_worse_than_a_double_can_say_is_still_written(tmp_path: Path) -> None:
+    tokens = np.array([0, 1], np.int32)
+    about = {"rows": 1, "vocabulary": 2, "block_tokens": 1, "context": 2}
+    certain = iter([(np.array([[2000.0, 0.0]], np.float32), tokens[1:])])
+    index = scoring.write_reference(certain, tmp_path, tokens, about)
+    assert index["perplexity"] == pytest.approx(math.exp(scoring.LARGEST_EXPONENT))
+    assert scoring.LARGEST_EXPONENT == LARGEST_EXPONENT
 
 
 def test_two_token_divergence_by_hand(tmp_path: Path) -> None:
