@@ -64,19 +64,27 @@ class RunFolder:
         current = self.root
         for part in PurePosixPath(relative).parts:
             current /= part
-            if current.is_symlink():
-                raise AdvisorError(
-                    "bad-path",
-                    f"{current} is a symbolic link, and advisor follows none in a run folder.",
-                    "remove the link and run again",
-                )
+            _refuse_link(current)
         return current
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
     def step(self, name: str) -> Path:
-        return self.path(f"steps/{name}")
+        """The folder of a step, whose files are appended to: `bad-path` where one of them is a symbolic link."""
+        folder = self.path(f"steps/{name}")
+        for path in folder.iterdir() if folder.is_dir() else ():
+            _refuse_link(path)
+        return folder
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise AdvisorError(
+            "bad-path",
+            f"{path} is a symbolic link, and advisor follows none in a run folder.",
+            "remove the link and run again",
+        )
 
 
 def open_folder(path: Path) -> RunFolder:

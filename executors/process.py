@@ -180,9 +180,13 @@ class Worker:
 def _open_log(path: Path) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        return open(path, "ab", opener=_not_a_link)
     except OSError as error:
         raise file_error(error, path) from error
+
+
+def _not_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _spawn(python: Path, worker: Path, framework: str, log: IO[bytes]) -> subprocess.Popen[bytes]:

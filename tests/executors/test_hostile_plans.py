@@ -144,6 +144,19 @@ def test_a_link_in_a_run_folder_is_not_followed(place: str, tmp_path: Path) -> N
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "status.json", "olive.json"])
+def test_a_link_in_a_step_folder_is_not_written_through(name: str, tmp_path: Path) -> None:
+    plan = fake_plan(fake_model(tmp_path / "model.gguf"), "Q8_0")
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (tmp_path / "run/steps/02-convert").mkdir(parents=True)
+    (tmp_path / "run/plan.json").write_text(json.dumps(plan.as_json()))
+    (tmp_path / "run/steps/02-convert" / name).symlink_to(outside)
+    with pytest.raises(AdvisorError, match="symbolic link"):
+        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"))
+    assert outside.read_text() == "mine"
+
+
 def test_a_hub_model_that_may_not_be_downloaded_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = fake_plan(fake_model(tmp_path / "model.gguf"), "Q8_0").as_json()
     source(document).update(kind="hub", path="", hf_id="org/model")

@@ -124,6 +124,14 @@ def test_answer_and_events_come_back(fake: Path) -> None:
     assert "\x1b" not in events[0]["text"]
 
 
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="the system opens links")
+def test_a_log_that_is_a_link_is_not_written_through(fake: Path) -> None:
+    (fake / "mine").write_text("mine")
+    (fake / "log").symlink_to("mine")
+    assert refusal(fake, {"op": "exit", "status": 1}).code == "file-error"
+    assert (fake / "mine").read_text() == "mine"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_worker_that_stays_answers_again_and_ends_with_its_block(fake: Path) -> None:
     with Worker(Path(sys.executable), "llama.cpp", fake / "log", worker=fake) as worker:
