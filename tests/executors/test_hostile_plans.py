@@ -152,8 +152,10 @@ def test_a_link_in_a_step_folder_is_not_written_through(name: str, tmp_path: Pat
     (tmp_path / "run/steps/02-convert").mkdir(parents=True)
     (tmp_path / "run/plan.json").write_text(json.dumps(plan.as_json()))
     (tmp_path / "run/steps/02-convert" / name).symlink_to(outside)
+    executor = FakeExecutor(tmp_path / "pids")
     with pytest.raises(AdvisorError, match="symbolic link"):
-        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"))
+        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=executor)
+    assert executor.ran == []
     assert outside.read_text() == "mine"
 
 
