@@ -62,26 +62,29 @@ def download(
     wanted = _wanted(source, settings, client)
     home = settings.cache / f"models--{source.hf_id.replace('/', '--')}"
     snapshot = home / "snapshots" / wanted.commit
-    missing = [file for file in wanted.files if not _is_there(snapshot / file.path, file)]
+    absent = [file for file in wanted.files if not _is_there(snapshot / file.path, file)]
+    missing = [file for file in absent if not _has_blob(home, file)]
     note(_announcement(source.hf_id, wanted, missing, settings))
     if missing and client is None:
         message = f"{len(missing)} files of {source.hf_id} are not in {settings.cache}, and nothing may be downloaded."
         raise AdvisorError(
             "not-cached", message, "run it once with the network (HF_HUB_OFFLINE unset)", EXIT_STEP_FAILED
         )
-    _require_space(home, missing)
-    total, done = float(sum(file.bytes for file in missing)), 0
-    for file in missing:
-        assert client is not None
-        with _locked(settings.cache, home, file):
-            if not _is_there(snapshot / file.path, file):
-                _fetch(client, wanted.commit, file, home, partial(_tell, tell, done, total), cancel)
-        done += file.bytes
+    _require_space(home, wanted.commit, missing)
+    total, done = float(sum(file.bytes for file in absent)), 0
+    try:
+        for file in absent:
+            with _locked(settings.cache, home, file):
+                if not _is_there(snapshot / file.path, file):
+                    _place(client, wanted.commit, file, home, partial(_tell, tell, done, total), cancel)
+            done += file.bytes
+    except OSError as error:
+        raise file_error(error, Path(error.filename or home)) from error
     if client is not None and not source.revision:
         write_text(home / "refs" / "main", wanted.commit)
     digest = _link_all(snapshot, wanted.files, target, tell)
     sizes = sum(file.bytes for file in wanted.files)
-    name = target.name if len(wanted.files) > 1 else Path(wanted.files[0].path).name
+    name = source.hf_id.rpartition("/")[2] if len(wanted.files) > 1 else Path(wanted.files[0].path).name
     return {
         "kind": "hub", "name": name, "hf_id": source.hf_id, "revision": wanted.commit, "bytes": sizes, "sha256": digest,
     }  # fmt: skip
@@ -124,9 +127,14 @@ def _is_there(path: Path, file: HubFile) -> bool:
         return False
 
 
-def _require_space(home: Path, missing: Sequence[HubFile]) -> None:
+def _has_blob(home: Path, file: HubFile) -> bool:
+    """Whether the cache has the file's content: another commit's, or a killed download's that had no name yet."""
+    return bool(file.sha256) and _is_there(home / "blobs" / file.sha256, file)
+
+
+def _require_space(home: Path, commit: str, missing: Sequence[HubFile]) -> None:
     """AdvisorError `disk-full` before the first byte."""
-    need = sum(file.bytes - _size(_incomplete(home, file)) for file in missing)
+    need = sum(file.bytes - _size(_incomplete(home, commit, file)) for file in missing)
     if not need:
         return
     try:
@@ -143,8 +151,9 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _incomplete(home: Path, file: HubFile) -> Path:
-    name = file.sha256 or hashlib.sha256(file.path.encode()).hexdigest()
+def _incomplete(home: Path, commit: str, file: HubFile) -> Path:
+    """Where a download grows: named by its content, or else by commit and path, since commits differ in content."""
+    name = file.sha256 or hashlib.sha256(f"{commit}/{file.path}".encode()).hexdigest()
     return home / "blobs" / f"{name}.advisor.incomplete"
 
 
@@ -156,13 +165,31 @@ def _locked(cache: Path, home: Path, file: HubFile) -> Iterator[None]:
     lock = cache / ".locks" / home.name / f"{file.sha256 or re.sub(r'[^A-Za-z0-9.]', '-', file.path)}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=LOCK_SECONDS):
-            yield
+        held = FileLock(lock, timeout=LOCK_SECONDS).acquire()
     except Timeout as error:
         message = f"Another program is downloading {file.path} ({lock})."
         raise AdvisorError("download-in-progress", message, "wait for it and run again", EXIT_STEP_FAILED) from error
     except OSError as error:
         raise file_error(error, lock) from error
+    with held:
+        yield
+
+
+def _place(
+    client: HubClient | None,
+    commit: str,
+    file: HubFile,
+    home: Path,
+    tell: Callable[[float], None],
+    cancel: threading.Event | None,
+) -> None:
+    """Give `file` its place in the commit's snapshot, downloaded unless the cache has its content."""
+    if _has_blob(home, file):
+        blob = home / "blobs" / file.sha256
+    else:
+        assert client is not None
+        blob = _fetch(client, commit, file, home, tell, cancel)
+    _point(home / "snapshots" / commit / file.path, blob)
 
 
 def _fetch(
@@ -172,9 +199,9 @@ def _fetch(
     home: Path,
     tell: Callable[[float], None],
     cancel: threading.Event | None,
-) -> None:
-    """Download `file`, going on with what a killed download left, check it, and give it its place in the cache."""
-    incomplete = _incomplete(home, file)
+) -> Path:
+    """Download `file`, going on with what a killed download left, and check it; its blob in the cache."""
+    incomplete = _incomplete(home, commit, file)
     incomplete.parent.mkdir(parents=True, exist_ok=True)
     sha256 = hashlib.sha256()
     failures = 0
@@ -198,7 +225,7 @@ def _fetch(
         git = hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
         blob = home / "blobs" / (file.sha256 or _digest(out, git))
     incomplete.replace(blob)
-    _point(home / "snapshots" / commit / file.path, blob)
+    return blob
 
 
 def _digest(file: Any, digest: Any) -> str:

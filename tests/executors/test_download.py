@@ -65,7 +65,7 @@ def test_a_checkpoint_arrives_whole_and_is_hashed(hub: Hub, planned: ModelSource
         if name.endswith((".json", ".safetensors")):
             assert (tmp_path / "model" / name).read_bytes() == body
     assert not (tmp_path / "model" / "pytorch_model.bin").exists()
-    assert done["revision"] == hub.repos[LAB].commit
+    assert (done["name"], done["revision"]) == ("House-1M", hub.repos[LAB].commit)
     assert "licence apache-2.0" in notes[0]
     assert "to download" in notes[0]
 
@@ -138,6 +138,41 @@ def test_a_broken_download_goes_on_where_it_was(hub: Hub, large: ModelSource, tm
     starts = [int(request["range"].removeprefix("bytes=").rstrip("-")) for request in hub.asked("/cdn/")]
     assert starts[0] == 0
     assert 1_000_000 < starts[1] < starts[2]
+
+
+def test_two_commits_are_not_mixed_in_a_file_without_a_hash(
+    hub: Hub, large: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub_server.LFS_FROM", 10**9)
+    hub.faults = [Fault("/resolve/", times=1, cut=2_000_000), Fault("/resolve/", status=503)]
+    bare = large.model_copy(update={"files": [file.model_copy(update={"sha256": ""}) for file in large.files]})
+    assert failed(bare, tmp_path / "model.gguf").code == "hub-busy"
+    hub.faults = []
+    files = hub.repos[LAB].files
+    files["House-F16.gguf"] = files["House-F16.gguf"][:-6_000_000] + os.urandom(6_000_000)
+    fetch(source_of(find_model(LAB)), tmp_path / "model.gguf")
+    assert (tmp_path / "model.gguf").read_bytes() == files["House-F16.gguf"]
+
+
+def test_what_is_in_the_cache_for_another_commit_is_not_downloaded_again(
+    hub: Hub, large: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(large, tmp_path / "one.gguf")
+    hub.repos[LAB].files["README.md"] = b"a new card"
+    later = source_of(find_model(LAB))
+    assert later.revision != large.revision
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    notes: list[str] = []
+    assert fetch(later, tmp_path / "two.gguf", notes)["revision"] == later.revision
+    assert (tmp_path / "two.gguf").read_bytes() == (tmp_path / "one.gguf").read_bytes()
+    assert "already in" in notes[0]
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub: Hub, large: ModelSource, tmp_path: Path) -> None:
+    blobs = tmp_path / CACHE / "blobs"
+    blobs.parent.mkdir(parents=True)
+    blobs.write_text("")
+    assert str(blobs) in failed(large, tmp_path / "model.gguf").message
 
 
 def test_a_hub_that_sends_the_whole_file_again_is_understood(hub: Hub, large: ModelSource, tmp_path: Path) -> None:
