@@ -13,7 +13,7 @@ from typing import Any
 from executors.embedding_tiers import worker_of
 from executors.folder import sha256_file
 from executors.integrity import ZERO_SHARE, check
-from executors.ir_integrity import bad_values
+from executors.ir_integrity import bad_values, graph_sha256
 from executors.process import Watch
 from executors.validation import VERDICTS, ask, failed
 from knowledge.base import AdvisorError
@@ -110,7 +110,7 @@ def _other_tensors(weights: Sequence[Row], expected: Sequence[Row]) -> str:
 def _changed(artifact: Path, reference: Path, names: Sequence[str], what: str) -> str:
     for name in names:
         here = artifact / name
-        if not here.is_file() or sha256_file(here) != sha256_file(reference / name):
+        if not here.is_file() or graph_sha256(here) != graph_sha256(reference / name):
             return f"{name} is not the reference's: {what}."
     return ""
 

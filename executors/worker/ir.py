@@ -17,6 +17,7 @@ import openvino as ov
 from .protocol import WorkerError, progress
 
 FLOATS = ("f16", "bf16", "f32")
+_SCALES = (*FLOATS, "f8e8m0")  # the last one: powers of two, of MXFP4
 _UNPACKING = {"Convert", "Subtract", "Multiply", "Reshape", "Transpose"}
 _READERS = {"MatMul": 1, "Gather": 0}  # operations and the input that may be a weight
 _LEAST_ELEMENTS = 16  # smaller constants are shapes, axes and epsilons
@@ -61,8 +62,8 @@ def weights_of(model: ov.Model) -> list[Weight]:
         if not constants or int(np.prod(constants[0].get_output_shape(0))) < _LEAST_ELEMENTS:
             continue
         packed = constants[0]
-        floats = [node for node in constants[1:] if type_name(node) in FLOATS and node.get_output_size() > 0]
-        scale = floats[-1] if type_name(packed) not in FLOATS and floats else None
+        scales = [node for node in constants[1:] if type_name(node) in _SCALES and node.get_output_size() > 0]
+        scale = scales[-1] if type_name(packed) not in FLOATS and scales else None
         zero = next((c for c in constants[1:] if c is not scale and type_name(c) == type_name(packed)), None)
         found.setdefault(packed.get_friendly_name(), Weight(packed.get_friendly_name(), packed, scale, zero))
     return list(found.values())
@@ -88,8 +89,8 @@ def compress(model: ov.Model, passes: Sequence[Mapping[str, Any]], samples: Sequ
     """`model` after NNCF's passes, each over the weights that an earlier one left: all of them, or those whose name
     contains one of its `parts`.
 
-    A pass: `mode` (int8_asym, int8_sym, int4_sym, int4_asym, nf4); for 4 bits `group_size` (-1: one scale per row),
-    `ratio` (of the weights apart from embedding and head, the rest and those two go to `backup_mode`), `awq`
+    A pass: `mode` (int8_asym, int8_sym, int4_sym, int4_asym, nf4, mxfp4); for 4 bits `group_size` (-1: one scale per
+    row), `ratio` (of the weights apart from embedding and head, the rest and those two go to `backup_mode`), `awq`
     (data-free without samples), `scale_estimation` (needs `samples`). Raises `compress-failed`.
     """
     os.environ.setdefault("NNCF_CI", "1")  # NNCF's switch for its telemetry: off
@@ -139,7 +140,7 @@ def look(model: ov.Model) -> list[dict[str, Any]]:
 
     `{"name", "weight", "type", "shape", "elements", "bytes", "groups", "symmetric", "not_finite", "zero_share"}`:
     `bytes` with scales and zero points; `groups` scales per row; `not_finite` counts plain values and scales,
-    `zero_share` is the share of zeros among scales (among plain values).
+    `zero_share` is the share of zeros among scales (among plain values; 0 where numpy can read neither).
     """
     weights = weights_of(model)
     parts = {
@@ -175,13 +176,14 @@ def _row(weight: Weight) -> dict[str, Any]:
         "groups": scales // weight.shape[0] if weight.shape else 0,
         "symmetric": weight.zero_point is None,
         "not_finite": int(np.count_nonzero(~np.isfinite(values))),
-        "zero_share": float(np.mean(values == 0)) if values.size else 1.0,
+        "zero_share": float(np.mean(values == 0)) if values.size else 0.0,
     }
 
 
 def _floats(node: Any) -> Any:
-    """At most _LOOKED_AT values of a constant of floats; none of another type."""
-    if type_name(node) not in FLOATS:
+    """At most _LOOKED_AT values of a constant of floats or scales; none of another type."""
+    if type_name(node) not in _SCALES:
         return np.empty(0, np.float32)
-    flat = node.get_data(dtype=np.float32).reshape(-1) if type_name(node) == "bf16" else node.data.reshape(-1)
+    plain = type_name(node) in ("f16", "f32")
+    flat = (node.data if plain else node.get_data(dtype=np.float32)).reshape(-1)
     return flat[:: max(1, flat.size // _LOOKED_AT)]

@@ -14,7 +14,7 @@ from advisor.constraints import Constraints
 from advisor.decide import make_plan
 from advisor.plan import Plan
 from executors.executor import executor_for
-from executors.ir_integrity import _other_types
+from executors.ir_integrity import TOKENIZER, _other_tokenizer, _other_types
 from executors.openvino import _configuration, parts_of
 from executors.schedule import schedule
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError
@@ -97,6 +97,30 @@ def test_the_embedding_keeps_the_backup_mode_of_a_four_bit_recipe() -> None:
     planned: list[tuple[CompressionPass, list[str]]] = [(CompressionPass(mode="int4_sym", group_size=64), [])]
     made = [row("model.embed_tokens.weight", "i4", 1), row("model.layers[0].mlp.gate_proj.weight", "i4", 1)]
     assert "embed_tokens.weight is i4" in _other_types(made, reference(), planned)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        ("2026.4.1.0-3408", "2026.3.0.0-3200", ""),
+        ("hello", "goodbye", ""),
+        ("StringToken", "StringTaken", "openvino_tokenizer.xml is not the reference's"),
+        ("1.0", "1.1", "openvino_tokenizer.xml is not the reference's"),
+    ],
+    ids=["version", "chat template", "graph", "layer's own"],
+)
+def test_a_tokenizer_is_its_graph_and_not_what_this_says_of_itself(
+    tmp_path: Path, old: str, new: str, wrong: str
+) -> None:
+    own = '\n\t\t\t<rt_info>\n\t\t\t\t<attribute name="a" version="1.0" />\n\t\t\t</rt_info>'
+    about = '\n\t<rt_info>\n\t\t<chat_template value="hello" />\n\t\t<genai value="2026.4.1.0-3408" />\n\t</rt_info>'
+    graph = f'<net>\n\t<layers>\n\t\t<layer type="StringToken">{own}\n\t\t</layer>\n\t</layers>{about}\n</net>\n'
+    for folder, text in (("a", graph.replace(old, new)), ("b", graph)):
+        (tmp_path / folder).mkdir()
+        for name in TOKENIZER:
+            (tmp_path / folder / name).write_text(text if name == TOKENIZER[0] else "")
+    assert _other_tokenizer(tmp_path / "a", tmp_path / "b").startswith(wrong)
+    assert bool(_other_tokenizer(tmp_path / "a", tmp_path / "b")) == bool(wrong)
 
 
 def test_the_configuration_says_what_the_gguf_says(tmp_path: Path) -> None:
