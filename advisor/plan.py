@@ -7,6 +7,7 @@ bounded and checked here; `command` is for people and is never executed. Paths a
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -326,8 +327,12 @@ def load_plan(path: Path) -> Plan:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise AdvisorError("bad-plan", f"{path} is not a plan: its schema is not {SCHEMA}.", hint)
     try:
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
         return Plan.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"
         raise AdvisorError("bad-plan", f"{path} is not a usable plan: {field}: {first['msg']}.", hint) from error
+    except (ValueError, RecursionError) as error:
+        message = f"{path} is not a usable plan: it holds a number or a character that no file can hold."
+        raise AdvisorError("bad-plan", message, hint) from error

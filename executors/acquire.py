@@ -61,7 +61,7 @@ def locate(source: ModelSource) -> Path:
     if source.kind == "embedded":
         return _embedded()
     path = Path(source.path)
-    if not path.is_absolute() or source.path.startswith(("//", "\\\\")):
+    if not path.is_absolute() or source.path.startswith(("//", "\\\\")) or "\0" in source.path:
         raise AdvisorError("bad-path", f"{source.path}: a plan names its model by an absolute local path.", _REPLAN)
     try:
         path = path.resolve(strict=True)

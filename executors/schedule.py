@@ -273,6 +273,8 @@ def _check(work: Work) -> None:
             raise _bad(f"step {step.id} is of kind {step.kind} and has the settings of a {step.settings.kind} step")
         if step.framework != work.framework:
             raise _bad(f"step {step.id} is for {step.framework} in a plan for {work.framework}")
+        if step.id.endswith(PARTIAL):
+            raise _bad(f"step {step.id} has the name of what is temporary")
     if any(map(_makes, work.steps)) and (_count(work, PackageSettings) != 1 or _count(work, QuantizeSettings) > 1):
         raise _bad("it needs one package step and at most one quantize step")
 
@@ -290,7 +292,7 @@ def _check_flow(jobs: Schedule) -> None:
                 continue
             parts = PurePosixPath(job.output).parts
             if job is not jobs.package and (
-                parts[0] != "work" or len(parts) < 2 or any(p.endswith(PARTIAL) for p in parts)
+                parts[:1] != ("work",) or len(parts) < 2 or any(p.endswith(PARTIAL) for p in parts)
             ):
                 raise _bad(f"step {job.step.id} writes {job.output}, which is no place under work/")
             if any(_overlap(job.output, other) for other in made):

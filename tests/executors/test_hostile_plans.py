@@ -47,6 +47,8 @@ NOT_UNDER_WORK = [
     "plan.json",
     "steps/01-acquire/status.json",
     "work",
+    ".",
+    "./",
     "report.json",
     ".lock",
     "artifact/x.gguf",
@@ -71,6 +73,7 @@ REFUSED: dict[str, Change] = {
     "output below output": lambda d: settings(d, "convert").update(output="work/source.gguf/x"),
     "same id twice": lambda d: step(d, "smoke").update(id="integrity"),
     "id with a path": lambda d: step(d, "smoke").update(id="../smoke"),
+    "id of a temporary name": lambda d: step(d, "smoke").update(id="smoke.partial"),
     "id of a command": lambda d: step(d, "smoke").update(id="$(reboot)"),
     "kind and settings differ": lambda d: step(d, "quantize").update(kind="package"),
     "unknown settings": lambda d: settings(d, "quantize").update(shell="reboot"),
@@ -92,6 +95,8 @@ REFUSED: dict[str, Change] = {
     "limit that is no number": lambda d: d["plan"]["gates"][2].update(value="NaN"),
     "model by a relative path": lambda d: source(d).update(path="model.gguf"),
     "model on a share": lambda d: source(d).update(path="//host/share/model.gguf"),
+    "model with a null character": lambda d: source(d).update(path="/tmp/a\0b"),
+    "model by half a character": lambda d: d["plan"].update(model="\ud800"),
     "model is a folder": lambda d: source(d).update(path="/"),
     "model is a device": lambda d: source(d).update(path="/dev/zero"),
     "model is a secret": lambda d: source(d).update(path="/etc/passwd"),
@@ -119,6 +124,15 @@ def test_an_evil_plan_is_refused_before_a_worker_runs(change: Change, tmp_path: 
     assert "\n" not in refused.value.message
     assert executor.ran == []
     assert {entry.name for entry in tmp_path.iterdir()} <= {*before, "run"}
+
+
+def test_a_number_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+    document = fake_plan(fake_model(tmp_path / "model.gguf"), "Q8_0").as_json()
+    step(document, "smoke").update(settings={"kind": "guide", "values": {"blocks": 12345}})
+    (tmp_path / "plan.json").write_text(json.dumps(document).replace("12345", "1e999"))
+    with pytest.raises(AdvisorError) as refused:
+        load_plan(tmp_path / "plan.json")
+    assert (refused.value.code, refused.value.exit_code) == ("bad-plan", 2)
 
 
 def test_a_command_in_a_plan_is_never_executed(tmp_path: Path) -> None:
