@@ -165,11 +165,16 @@ class _Run:
 
         A report that cannot be written hides no error.
         """
-        if self.previous is not None and self._all_cached():
+        if self.previous is not None and self._still_holds(self.previous):
             return error
         with contextlib.suppress(AdvisorError):
             closing.write_reports(self.folder, report.build(self._outcome(status, error=error)))
         return error
+
+    def _still_holds(self, document: dict[str, Any]) -> bool:
+        """Whether nothing that the report rests on was done again, whatever further rungs were begun."""
+        rests_on = {None, *(rung["rung"] for rung in document["rungs"])}
+        return all(r.status in ("cached", "skipped") or r.rung not in rests_on for r in self.steps.records)
 
     def _all_cached(self) -> bool:
         return all(record.status in ("cached", "skipped") for record in self.steps.records)

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fake_run import MOMENTS, fake_model
+from fake_run import MACHINE, MOMENTS, PLANNED, FakeExecutor, fake_model, fake_plan
 
 from executors.folder import RunFolder, damaged_outputs, read_status
+from executors.runner import run_plan
+from knowledge.base import AdvisorError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills by signal")
 
@@ -25,6 +28,33 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_kill_when_a_step_starts_or_ends_loses_nothing(tmp_path: Path) -> None:
     kill_at(["acquire.0:started", "reference.0:done", "quantize.1:started", "package.0:done"], tmp_path)
+
+
+@pytest.mark.parametrize("state", ["started", "done"])
+def test_an_interrupted_climb_keeps_the_report_as_a_killed_one_does(state: str, tmp_path: Path) -> None:
+    plan, executor = fake_plan(fake_model(tmp_path / "model.gguf"), *PLANNED), FakeExecutor(tmp_path / "pids")
+    first = run_plan(plan, tmp_path / "run", machine=MACHINE, executor=executor)
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("report.json", "report.md", "report.html")}
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if (event["type"], event.get("rung"), event.get("state")) == ("step", 1, state):
+            raise KeyboardInterrupt
+
+    with pytest.raises(AdvisorError) as stopped:
+        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=executor, escalate=True, on_event=interrupt)
+    assert (first["status"], stopped.value.code) == ("failed", "interrupted")
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+
+
+def test_a_climb_that_did_the_first_rung_again_does_not_keep_its_report(tmp_path: Path) -> None:
+    plan, executor = fake_plan(fake_model(tmp_path / "model.gguf"), *PLANNED), FakeExecutor(tmp_path / "pids")
+    run_plan(plan, tmp_path / "run", machine=MACHINE, executor=executor)
+    (tmp_path / "run/work/rungs/0/model.gguf").unlink()
+    executor.fail = {"smoke": "It broke."}
+    (tmp_path / "run/steps/05-smoke/status.json").unlink()
+    with pytest.raises(AdvisorError):
+        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=executor, escalate=True)
+    assert json.loads((tmp_path / "run/report.json").read_text())["status"] == "error"
 
 
 @pytest.mark.slow
