@@ -22,7 +22,7 @@ def source_of(spec: ModelSpec) -> dict[str, Any]:
     if spec.embedded:
         return {"kind": "embedded", "hf_id": spec.hf_id}
     if spec.path:
-        return {"kind": form_of(spec), "path": spec.path, "hf_id": spec.hf_id}
+        return {"kind": form_of(spec), "path": spec.path, "hf_id": spec.hf_id, "file_bytes": spec.file_bytes}
     files = [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in spec.files]
     about = {"revision": spec.revision, "files": files, "licence": spec.licence}
     return {"kind": "hub", "hf_id": spec.hf_id, **about}

@@ -200,6 +200,7 @@ def model_of_file(file: GgufFile) -> ModelSpec:
         modality=modality,
         use_cases=(modalities()[modality].use_case or modality,),
         header_bytes=file.data_offset,
+        file_bytes=file.file_bytes,
         tensors=file.tensors,
         path=str(file.path),
         notes="; ".join(file.notes),

@@ -98,9 +98,9 @@ class ModelSpec:
     (`context_config`, `context_card`). Zero or empty means unknown. `modality` is a row of data/modalities.csv;
     `tower_params` are the encoder of images, which `params` leave out. `source_precision` is what the weights were
     published or found in: `bf16`, `f16`, or a quantized type for a local file. `source_framework` and `source_bits` are
-    set where a framework's own tools have made the file: it runs there, as it is. `tokenizer_bytes` is the size of a
-    local encoder's tokenizer.json. `tensors` is filled when the model
-    was read from a file, else shapes follow from the fields. `dimensions` names further lengths that the shapes of an
+    set where a framework's own tools have made the file: it runs there, as it is. `file_bytes` is the size of the GGUF
+    that was read, `tokenizer_bytes` that of a local encoder's tokenizer.json. `tensors` is filled when the model was
+    read from a file, else shapes follow from the fields. `dimensions` names further lengths that the shapes of an
     architecture need (data/architectures.toml). A model read from the hub has the commit that was read (`revision`)
     and the `files` that a run needs of it.
     """
@@ -136,6 +136,7 @@ class ModelSpec:
     source_framework: str = ""
     source_bits: int = 0
     header_bytes: int = 0
+    file_bytes: int = 0
     tokenizer_bytes: int = 0
     tensors: tuple[Tensor, ...] = ()
     path: str = ""

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_gguf import tiny_model
 
+from advisor.origin import source_of
 from advisor.plan import ModelSource
 from executors import folder as folders
 from executors.acquire import acquire
@@ -33,6 +35,7 @@ from executors.folder import (
     write_status,
 )
 from knowledge.base import AdvisorError
+from knowledge.store import find_model
 
 STATUS = StepStatus("done", "k" * 64, {"work/a": "0" * 64}, 1.5, 1000, 2, {"x": [1.0, None]})
 
@@ -216,6 +219,17 @@ def test_what_is_no_whole_gguf_is_not_copied(name: str, content: bytes, code: st
         acquire(ModelSource(kind="file", path=str(tmp_path / name)), tmp_path / "copy", lambda _: None)
     assert refused.value.code == code
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_that_was_replaced_after_planning_is_not_copied(tmp_path: Path) -> None:
+    path = tiny_model().write(tmp_path / "tiny.gguf")
+    source = ModelSource(**source_of(find_model(str(path))))
+    acquire(source, tmp_path / "one", lambda _: None)
+    path.write_bytes(path.read_bytes() + bytes(32))
+    with pytest.raises(AdvisorError) as refused:
+        acquire(source, tmp_path / "two", lambda _: None)
+    assert refused.value.code == "model-changed"
+    assert not (tmp_path / "two").exists()
 
 
 def test_a_named_pipe_is_no_model(tmp_path: Path) -> None:
