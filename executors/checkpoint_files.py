@@ -14,7 +14,7 @@ from typing import Any
 
 from executors.folder import copy_file
 from knowledge.base import MIB, AdvisorError, read_json
-from knowledge.checkpoint import plain_file, read_model_path, weight_files
+from knowledge.checkpoint import is_plain, plain_file, read_model_path, weight_files
 from knowledge.pooling import read_pooling
 
 MAX_TEXT_BYTES = 256 * MIB  # a tokenizer of 260,000 tokens has 34 MB
@@ -23,10 +23,14 @@ _TEXTS = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Configuration, tokenizer and weights of the checkpoint. Raises AdvisorError as reading it for a plan does, and
-    `remote-code` where its tokenizer is code of its own."""
+    """Configuration, tokenizer and weights of the checkpoint, without what a person keeps beside them. Raises
+    AdvisorError as reading it for a plan does, and `remote-code` where its tokenizer is code of its own."""
     model = read_model_path(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in _TEXTS and not path.name.startswith("."))
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix in _TEXTS and is_plain(path.name) and (path.is_file() or path.is_symlink())
+    )
     texts = [plain_file(folder, name) for name in names]
     if len(texts) > MAX_TEXTS or any(path.stat().st_size > MAX_TEXT_BYTES for path in texts):
         message = f"{folder.name} holds text files that no checkpoint has: too many, or too large."

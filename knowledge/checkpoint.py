@@ -177,9 +177,14 @@ def _bad(folder: Path, what: str, hint: str = "get the checkpoint again from whe
     return AdvisorError("bad-checkpoint", f"{folder.name}: {what}.", hint)
 
 
+def is_plain(name: str) -> bool:
+    """Whether a file of a checkpoint may be called `name`."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", name) is not None and ".." not in name
+
+
 def plain_file(folder: Path, name: str) -> Path:
     """A file of the folder itself: no separators, no `..`, no link that leaves it."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", name) or ".." in name:
+    if not is_plain(name):
         raise _bad(folder, f"its index names the file {printable(name, 80)!r}, which is not a plain file of the folder")
     return _own_file(folder, name)
 

@@ -55,6 +55,8 @@ def folder(tmp_path: Path) -> Path:
     (place / "optimizer.bin").write_bytes(b"pickle")
     (place / "consolidated.safetensors").write_bytes(b"the same weights in another layout")
     (place / "onnx").mkdir()
+    (place / "my notes.txt").write_text("to do")
+    (place / "samples.json").mkdir()
     return place
 
 
@@ -83,6 +85,11 @@ def test_a_link_that_leaves_the_folder_is_refused(folder: Path, tmp_path: Path) 
     (tmp_path / "elsewhere.json").write_text("{}")
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.json").symlink_to(tmp_path / "elsewhere.json")
+    refused(folder, tmp_path, "bad-checkpoint")
+
+
+def test_a_link_to_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "vocab.json").symlink_to("blob")
     refused(folder, tmp_path, "bad-checkpoint")
 
 
