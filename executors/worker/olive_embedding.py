@@ -142,7 +142,12 @@ def scan(request: Request) -> dict[str, Any]:
     A matrix has its scales, and its zero points, counted with it; integers that are no weights are left out.
     """
     path = Path(request["model"]) / MODEL
-    stored = {str(tensor.name): tensor for tensor in onnx_graph.read_graph(path).graph.initializer}
+    graph = onnx_graph.read_graph(path).graph
+    with onnx_graph.well_formed(path):
+        return {"weights": _look({str(tensor.name): tensor for tensor in graph.initializer}, path)}
+
+
+def _look(stored: Mapping[str, onnx.TensorProto], path: Path) -> list[dict[str, Any]]:
     rows, seen = [], 0
     for name, tensor in stored.items():
         seen += 1
@@ -153,7 +158,7 @@ def scan(request: Request) -> dict[str, Any]:
         floats = tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
         if floats or name != base:
             rows.append(_row(base, tensor, stored, path, packed=name != base))
-    return {"weights": rows}
+    return rows
 
 
 def _part_of(name: str, stored: Mapping[str, onnx.TensorProto]) -> bool:

@@ -5,6 +5,7 @@ The graph is read without its weights; those are mapped, or lie in the graph its
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,11 @@ _MATRIX = {
     "Gather": 0,
     "GatherBlockQuantized": 0,
 }  # which input is the weight
+_PASSED_ON = ("DequantizeLinear", "Reshape", "Transpose", "Cast", "Identity")  # what may lie between it and its weight
+_PACKED = ("DequantizeLinear", "MatMulNBits", "GatherBlockQuantized")
+_FLOATS = (
+    onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE,
+)  # fmt: skip
 _AT_ONCE = 1 << 22  # values looked at together
 
 
@@ -33,6 +39,15 @@ def read_graph(path: Path) -> onnx.ModelProto:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's errors have no common class
         raise WorkerError("damaged-file", f"{path.name} is not an ONNX model.") from error
+
+
+@contextlib.contextmanager
+def well_formed(path: Path) -> Iterator[None]:
+    """While the graph at `path` is looked into: what breaks the rules of its format is a WorkerError `damaged-file`."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise WorkerError("damaged-file", f"The graph in {path.name} is malformed: {error!r}.") from error
 
 
 def outputs(path: Path) -> list[str]:
@@ -53,33 +68,43 @@ def scan(request: Request) -> dict[str, Any]:
     `weights` [{"name", "rows", "columns", "bits", "block_size", "symmetric", "shared", "bytes", "not_finite",
     "zero_share"}]: a matrix by its node's name as in the 32-bit model; `bits` 32 or 16 for floating point, `shared`
     where an earlier one uses the same values, `zero_share` of its scales. `tensors`: count and bytes of everything
-    stored; `outputs`, `wanted_output` (empty: none). Raises `damaged-file`, `cannot-load`.
+    stored; `outputs`, `wanted_output` (empty: none); `hidden` where weights lie elsewhere: in a compiled part, in
+    another graph, or in a form that is not known here. Raises `damaged-file`, `cannot-load`.
     """
     from .olive_session import read_config
 
-    folder = Path(request["model"])
-    about = read_config(folder)
-    path = about.file
-    graph = read_graph(path).graph
+    about = read_config(Path(request["model"]))
+    graph = read_graph(about.file).graph
+    with well_formed(about.file):
+        found = _look(graph, about.file)
+    return {**found, "hidden": found["hidden"] or not about.logits, "wanted_output": about.logits}
+
+
+def _look(graph: onnx.GraphProto, path: Path) -> dict[str, Any]:
+    """What `scan` returns, as far as one graph tells it."""
     stored = {str(tensor.name): tensor for tensor in graph.initializer}
-    aliases = {
-        str(node.output[0]): str(node.input[0]) for node in graph.node if node.op_type in ("Reshape", "Transpose")
-    }
+    behind: dict[str, tuple[str, onnx.NodeProto | None]] = {}  # a value: the one that it is made of, what unpacks that
+    for node in graph.node:
+        if node.op_type in _PASSED_ON:
+            name, unpacking = behind.get(str(node.input[0]), (str(node.input[0]), None))
+            behind[str(node.output[0])] = name, node if node.op_type in _PACKED else unpacking
     rows: list[dict[str, Any]] = []
     taken: set[str] = set()
+    hidden = True
     nodes = [node for node in graph.node if node.op_type in _MATRIX]
     for number, node in enumerate(nodes):
         progress(number, len(nodes), "looking at weights")
         name = str(node.input[_MATRIX[node.op_type]])
-        weight = stored.get(aliases.get(name, name))
-        if weight is not None:
-            rows.append(_row(node, weight, stored, path, shared=weight.name in taken))
-            taken.add(weight.name)
-    taken.update(str(name) for node in nodes for name in node.input)  # scales and zero points were looked at
+        name, unpacking = behind.get(name, (name, None))
+        unpacking, weight = unpacking or node, stored.get(name)
+        if weight is not None and (weight.data_type in _FLOATS or unpacking.op_type in _PACKED):
+            rows.append(_row(node, unpacking, weight, stored, path, shared=weight.name in taken))
+            taken.update([str(weight.name), *map(str, unpacking.input)])  # with its scales and zero points
+            hidden = hidden and "Gather" in node.op_type
     others = [tensor for tensor in graph.initializer if tensor.name not in taken and len(tensor.dims) == 1]
     for tensor in others:
         values = _array(tensor, path)
-        if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+        if tensor.data_type in _FLOATS and not np.isfinite(values).all():
             rows.append({**_plain(str(tensor.name), values), "not_finite": int((~np.isfinite(values)).sum())})
     sizes = [stored_bytes(tensor) for tensor in graph.initializer]
     norms = sum(count(tensor) for tensor in others if "norm" in tensor.name)
@@ -89,35 +114,42 @@ def scan(request: Request) -> dict[str, Any]:
         "tensor_bytes": sum(sizes),
         "norm_elements": norms,
         "outputs": [str(output.name) for output in graph.output],
-        "wanted_output": about.logits,
+        "hidden": hidden or any(node.op_type == "EPContext" for node in graph.node),
     }
 
 
 def _row(
-    node: onnx.NodeProto, weight: onnx.TensorProto, stored: Mapping[str, onnx.TensorProto], path: Path, *, shared: bool
+    node: onnx.NodeProto,
+    unpacking: onnx.NodeProto,
+    weight: onnx.TensorProto,
+    stored: Mapping[str, onnx.TensorProto],
+    path: Path,
+    *,
+    shared: bool,
 ) -> dict[str, Any]:
-    said = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    """The row of a matrix; `unpacking` is the node with its scales: the one that uses it, or one in between."""
+    said = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in unpacking.attribute}
     name = _SUFFIX.sub("", str(node.name))
     name = name.replace("GatherBlockQuantized", "Gather").replace("MatMulNBits", "MatMul").replace("Gemm", "MatMul")
-    around = [stored[part] for part in node.input if part in stored and part != weight.name]
+    around = [stored[part] for part in unpacking.input if part in stored and part != weight.name]
     size = stored_bytes(weight) + sum(map(stored_bytes, around))
-    if node.op_type in ("MatMul", "Gemm", "Gather"):
-        found = values_of(weight, path)
-        turned = node.op_type == "MatMul"
-        rows, columns = (weight.dims[1], weight.dims[0]) if turned else (weight.dims[0], weight.dims[-1])
-        bits, block, symmetric, checked = (16 if weight.data_type == onnx.TensorProto.FLOAT16 else 32), 0, True, found
+    if weight.data_type in _FLOATS:
+        bits, block, symmetric, looked_at = bits_of(weight), 0, True, weight
     else:
-        bits, block = int(said.get("bits", 4)), int(said["block_size"])
-        scales = next((t for t in around if t.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)), None)
+        between = unpacking.op_type == "DequantizeLinear"
+        bits = bits_of(weight) if between else int(said.get("bits", 4))
+        block = int(said.get("block_size", 0) if between else said["block_size"])
+        scales = next((t for t in around if t.data_type in _FLOATS), None)
         if scales is None:
             raise WorkerError("damaged-file", f"{name} has no scales.")
-        checked = values_of(scales, path)
-        symmetric = len([t for t in around if t.data_type == onnx.TensorProto.UINT8]) == 0
-        if node.op_type == "MatMulNBits":
-            rows, columns = int(said["N"]), int(said["K"])
-        else:
-            rows, columns = int(weight.dims[0]), int(weight.dims[1]) * 8 // bits
-    not_finite, zero = checked
+        symmetric, looked_at = all(t.data_type != weight.data_type for t in around), scales
+    if node.op_type == "MatMulNBits":
+        rows, columns = int(said["N"]), int(said["K"])
+    elif node.op_type == "MatMul":
+        columns, rows = weight.dims[0], weight.dims[-1]
+    else:
+        rows, columns = weight.dims[0], weight.dims[-1] * bits_of(weight) // bits
+    not_finite, zero = values_of(looked_at, path)
     return {
         "name": name,
         "rows": int(rows),
@@ -143,7 +175,7 @@ def _plain(name: str, values: NDArray[Any]) -> dict[str, Any]:
 def values_of(tensor: onnx.TensorProto, path: Path) -> tuple[int, float]:
     """How many values of a tensor are no numbers, and which share of them is zero."""
     values = _array(tensor, path)
-    if values is None or values.dtype.kind != "f" or not values.size:
+    if tensor.data_type not in _FLOATS or not values.size:
         return 0, 0.0
     not_finite = zero = 0
     for part in _pieces(values.reshape(-1)):
@@ -157,8 +189,8 @@ def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield values[start : start + _AT_ONCE]
 
 
-def _array(tensor: onnx.TensorProto, path: Path) -> NDArray[Any] | None:
-    """The values of a tensor, mapped where they lie in a file beside the graph; None for types that numpy lacks.
+def _array(tensor: onnx.TensorProto, path: Path) -> NDArray[Any]:
+    """The values of a tensor, mapped where they lie in a file beside the graph; packed ones as they lie there.
 
     Raises WorkerError `damaged-file` where they lie outside of it.
     """
@@ -174,7 +206,7 @@ def _array(tensor: onnx.TensorProto, path: Path) -> NDArray[Any] | None:
         if not file.is_file() or start < 0 or start + size > file.stat().st_size:
             raise WorkerError("damaged-file", f"The values of {tensor.name} lie outside of {file.name}.")
         data = np.memmap(file, np.uint8, "r", start, (size,)) if size else np.empty(0, np.uint8)
-    if dtype.itemsize * count(tensor) != data.size:
+    if stored_bytes(tensor) != data.size:
         raise WorkerError("damaged-file", f"{tensor.name} has another size than its shape.")
     values: NDArray[Any] = data.view(dtype)
     return values
@@ -184,8 +216,13 @@ def count(tensor: onnx.TensorProto) -> int:
     return int(np.prod([int(size) for size in tensor.dims], dtype=np.int64))
 
 
-def stored_bytes(tensor: onnx.TensorProto) -> int:
-    """What a tensor takes: half a byte per 4-bit value."""
+def bits_of(tensor: onnx.TensorProto) -> int:
+    """What each value of a tensor takes."""
     if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
-        return -(-count(tensor) // 2)
-    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize) * count(tensor)
+        return 4
+    return 8 * int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize)
+
+
+def stored_bytes(tensor: onnx.TensorProto) -> int:
+    """What a tensor takes."""
+    return -(-count(tensor) * bits_of(tensor) // 8)
