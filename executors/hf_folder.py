@@ -1,4 +1,5 @@
-"""The embedded model as a Hugging Face folder, for frameworks that start from one: dequantized, and labelled so.
+"""A GGUF, such as the embedded model, as a Hugging Face folder, for frameworks that start from one; if it was
+dequantized, it is labelled so.
 
     ADVISOR_HOME/cache/checkpoints/KEY/NAME/       config.json, model.safetensors, tokenizer.json, README.md, ...
     ADVISOR_HOME/cache/checkpoints/KEY/about.json  what it was made from, and the tokens of a test text
@@ -11,6 +12,7 @@ makes of this GGUF has another class, other special tokens and no splitting of d
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -33,20 +35,24 @@ from knowledge.base import (
 )
 from knowledge.gguf import GgufFile, model_from_gguf, read_gguf
 from knowledge.hf_config import gguf_name
+from knowledge.models import embedded_path
 
 SCHEMA = "advisor.checkpoint/1"
-VERSION = 2  # of what is written: another one is another cache entry
+VERSION = 3  # of what is written: another one is another cache entry
 ABOUT = "about.json"
 WEIGHTS = "model.safetensors"
+EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 WAIT_SECONDS = 300.0  # for another process that builds the same
 _PARTS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
     "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
 )  # fmt: skip
+_VOCABULARY = ("tokens", "merges", "token_type")
+_PLAIN = {"F32", "F16"}
 About = dict[str, Any]
 
 
-def hf_folder(source: Path, watch: Watch, *, framework: str | None = None, name: str = "SmolLM2-135M-Instruct") -> Path:
+def hf_folder(source: Path, watch: Watch, *, framework: str | None = None) -> Path:
     """The folder of the GGUF `source` (a Llama whose tensors are F32, F16, Q8_0 or Q4_1), built if need be.
 
     With `framework`, its tokenizer was proven in that framework's interpreter, by the `tokenizers` library, to make the
@@ -56,9 +62,10 @@ def hf_folder(source: Path, watch: Watch, *, framework: str | None = None, name:
     cache = advisor_home().absolute() / "cache" / "checkpoints"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        entry = cache / f"{sha256_file(source)[:32]}-{VERSION}"
+        sha256 = sha256_file(source)
+        entry = cache / f"{sha256[:32]}-{VERSION}"
         with _turn(RunFolder(cache)):
-            about = _sound(entry) or _build(source, entry, name, watch)
+            about = _sound(entry) or _build(source, sha256, entry, watch)
             if framework is not None:
                 _prove_tokenizer(entry, about, framework, watch)
     except OSError as error:
@@ -95,23 +102,26 @@ def _sound(entry: Path) -> About | None:
     return about if whole and folder.parent == entry else None
 
 
-def _build(source: Path, entry: Path, name: str, watch: Watch) -> About:
+def _build(source: Path, sha256: str, entry: Path, watch: Watch) -> About:
     partial = entry.with_name(entry.name + PARTIAL)
     for old in (partial, entry):
         if old.exists():
             shutil.rmtree(old)
     file = read_gguf(source)
-    folder = partial / f"{name}-dequantized"
     tensors, config = _tensors(file), _config(file)
     _require_byte_level(file)
+    types = sorted({str(tensor.dtype) for tensor in file.tensors if tensor.dimensions > 1})
+    name, made = _name(file, sha256), "converted" if _PLAIN.issuperset(types) else "dequantized"
+    label = f"{made} from {' and '.join(types)}"
+    folder = partial / f"{name}-{made}"
     folder.mkdir(parents=True)
     _ask({"op": "write_weights", "model": str(source), "tensors": tensors, "output": str(folder / WEIGHTS)}, watch)
     arrays = {
         key: {"offset": span.offset, "count": span.count, "bytes": span.bytes}
-        for key in ("tokens", "merges", "token_type")
+        for key in _VOCABULARY
         for span in [file.arrays[f"tokenizer.ggml.{key}"]]
     }
-    made = _ask(
+    tokenizer = _ask(
         {
             "op": "write_tokenizer",
             "model": str(source),
@@ -121,18 +131,16 @@ def _build(source: Path, entry: Path, name: str, watch: Watch) -> About:
         },
         watch,
     )
-    types = sorted({str(tensor.dtype) for tensor in file.tensors if tensor.dimensions > 1})
-    label = f"dequantized from {' and '.join(types)}"
-    write_json(folder / "config.json", {**config, "dequantized_from": types})
+    write_json(folder / "config.json", {**config, f"{made}_from": types})
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", ids)
-    write_json(folder / "tokenizer_config.json", _tokenizer_config(file, config, made["special"]))
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(file, config, tokenizer["special"]))
     write_text(folder / "README.md", _readme(file, name, label))
     about: About = {
         "schema": SCHEMA,
         "folder": folder.name,
         "label": label,
-        "source": {"name": source.name, "sha256": sha256_file(source)},
+        "source": {"name": source.name, "sha256": sha256},
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         "ids": model_ids(source, "llama.cpp", watch),
         "proven": [],
@@ -168,6 +176,14 @@ def _ask(request: dict[str, Any], watch: Watch) -> dict[str, Any]:
 # ---- what the GGUF's header becomes
 
 
+def _name(file: GgufFile, sha256: str) -> str:
+    """The model's name, fit for a folder and a heading; the GGUF of the embedded model does not know its own."""
+    packaged = embedded_path()
+    if packaged is not None and sha256_file(packaged) == sha256:
+        return EMBEDDED_NAME
+    return re.sub(r"[^A-Za-z0-9.]+", "-", model_from_gguf(file).name).strip("-.") or "model"
+
+
 def _tensors(file: GgufFile) -> list[dict[str, Any]]:
     """Each tensor under its Hugging Face name, with its place in the file; AdvisorError where one has no such name."""
     model = model_from_gguf(file)
@@ -199,6 +215,9 @@ def _tensors(file: GgufFile) -> list[dict[str, Any]]:
 def _config(file: GgufFile) -> dict[str, Any]:
     """config.json in the words of transformers' LlamaConfig."""
     model, read = model_from_gguf(file), file.metadata
+    epsilon = read.get("llama.attention.layer_norm_rms_epsilon")
+    if not isinstance(epsilon, float):
+        raise _unsupported(file, "no llama.attention.layer_norm_rms_epsilon")
     scaled = [key for key in read if key.startswith("llama.rope.scaling.") and read[key] not in ("none", 1.0)]
     if scaled:
         raise _unsupported(file, f"{scaled[0]}")
@@ -215,12 +234,12 @@ def _config(file: GgufFile) -> dict[str, Any]:
         "hidden_size": model.hidden,
         "initializer_range": 0.02,
         "intermediate_size": model.intermediate,
-        "max_position_embeddings": read["llama.context_length"],
+        "max_position_embeddings": model.context,
         "mlp_bias": False,
         "num_attention_heads": model.heads,
         "num_hidden_layers": model.layers,
         "num_key_value_heads": model.kv_heads,
-        "rms_norm_eps": float(f"{read['llama.attention.layer_norm_rms_epsilon']:.6g}"),  # stored in 32 bits
+        "rms_norm_eps": float(f"{epsilon:.6g}"),  # stored in 32 bits
         "rope_theta": read.get("llama.rope.freq_base", 10000.0),
         "tie_word_embeddings": not any(tensor.name == "output.weight" for tensor in file.tensors),
         "torch_dtype": "float16",
@@ -232,8 +251,11 @@ def _config(file: GgufFile) -> dict[str, Any]:
 def _require_byte_level(file: GgufFile) -> None:
     """Only what was compared with llama.cpp's tokenizer: byte-level BPE without a token that begins every text."""
     read = file.metadata
-    if read.get("tokenizer.ggml.model") != "gpt2" or "tokenizer.ggml.merges" not in file.arrays:
+    if read.get("tokenizer.ggml.model") != "gpt2":
         raise _unsupported(file, "a tokenizer other than byte-level BPE")
+    missing = [key for key in _VOCABULARY if f"tokenizer.ggml.{key}" not in file.arrays]
+    if missing:
+        raise _unsupported(file, f"no list tokenizer.ggml.{missing[0]}")
     if read.get("tokenizer.ggml.add_bos_token", False):
         raise _unsupported(file, "a token that begins every text")
 

@@ -134,6 +134,61 @@ def test_a_model_whose_tokenizer_was_not_compared_is_refused(tmp_path: Path, adv
     assert not list((advisor_home / "cache" / "checkpoints").glob("*/"))
 
 
+def byte_level(**values: tiny.Value) -> tiny.TinyModel:
+    """A tiny model whose tokens are the bytes, as GPT-2 writes them."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [*map(chr, shown), *(chr(256 + number) for number in range(256 - len(shown)))]
+    pairs = [f"{a} {b}" for a in "aeiou" for b in "nrstl"][: len(tiny.TOKENS) - 256]
+    tokens = [*letters, *(pair.replace(" ", "") for pair in pairs), "<|a|>", "<|b|>"]
+    known = {
+        "tokenizer__ggml__model": (tiny.STRING, "gpt2"),
+        "tokenizer__ggml__pre": (tiny.STRING, "smollm"),
+        "tokenizer__ggml__tokens": (tiny.ARRAY, (tiny.STRING, tokens)),
+        "tokenizer__ggml__merges": (tiny.ARRAY, (tiny.STRING, pairs)),
+        "tokenizer__ggml__token_type": (tiny.ARRAY, (tiny.I32, [tiny.NORMAL] * 281 + [tiny.CONTROL] * 2)),
+        "tokenizer__ggml__bos_token_id": (tiny.U32, 281),
+        "tokenizer__ggml__eos_token_id": (tiny.U32, 282),
+    }
+    return tiny.tiny_model(**known | values)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.merges",
+        "tokenizer.ggml.token_type",
+        "llama.context_length",
+        "llama.attention.layer_norm_rms_epsilon",
+    ],
+)
+def test_a_file_that_does_not_say_all_is_refused_in_one_sentence(missing: str, tmp_path: Path) -> None:
+    path = tiny.without(byte_level(), missing).write(tmp_path / "tiny.gguf")
+    with pytest.raises(AdvisorError) as caught:
+        hf_folder(path, watch(tmp_path))
+    assert caught.value.exit_code == EXIT_BAD_INPUT
+    assert missing.rpartition(".")[2] in caught.value.message
+
+
+@pytest.mark.slow
+@real
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"general__name": (tiny.STRING, "My Tiny/1.5")}, "My-Tiny-1.5-converted"),
+        ({"general__name": (tiny.STRING, "..")}, "model-converted"),
+        ({"general__name": (tiny.STRING, "")}, "of-mine-converted"),
+    ],
+)
+def test_another_model_has_its_own_name_and_was_not_dequantized(
+    values: dict[str, tiny.Value], name: str, tmp_path: Path
+) -> None:
+    folder = hf_folder(byte_level(**values).write(tmp_path / "of mine.gguf"), watch(tmp_path))
+    assert folder.name == name
+    assert "converted from F32 to F16" in (folder / "README.md").read_text()
+    assert "dequantized_from" not in json.loads((folder / "config.json").read_text())
+
+
 # ---- the embedded model
 
 
@@ -196,6 +251,7 @@ def test_the_folder_says_what_it_is(folder: Path) -> None:
     assert (model.architecture, model.layers, model.hidden, model.vocab) == ("llama", 30, 576, 49152)
     assert model.tied_embeddings
     assert model.params == 134_515_008
+    assert folder.name == "SmolLM2-135M-Instruct-dequantized"
     assert "dequantized from Q4_1" in (folder / "README.md").read_text()
     assert "not the original release" in (folder / "README.md").read_text()
     assert json.loads((folder / "config.json").read_text())["dequantized_from"] == ["Q4_1", "Q8_0"]
