@@ -85,18 +85,22 @@ def _metric(row: dict[str, str]) -> tuple[str, list[str]]:
 def _read(path: Path) -> tuple[list[str], Iterator[dict[str, str]], list[str]]:
     """The header, the rows, and what is to be noted of the file itself."""
     try:
-        if path.stat().st_size > _LIMIT_BYTES:
-            raise AdvisorError("bad-data", f"{path} is larger than {_LIMIT_BYTES // MIB} MiB.", "split the file")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_LIMIT_BYTES + 1)
     except FileNotFoundError as error:
         raise AdvisorError("not-found", f"There is no file {path}.", "check the path") from error
     except OSError as error:
         raise file_error(error, path) from error
+    if len(data) > _LIMIT_BYTES:
+        raise AdvisorError("bad-data", f"{path} is larger than {_LIMIT_BYTES // MIB} MiB.", "split the file")
     text, troubles = _decode(data)
     lines = io.StringIO(text.replace("\0", "\N{REPLACEMENT CHARACTER}"), newline="")
     reader = csv.reader(lines, delimiter=_delimiter(text), strict=False)
     csv.field_size_limit(16 * MIB)
-    header = [cell.strip().lstrip("\N{ZERO WIDTH NO-BREAK SPACE}") for cell in next(reader, [])]
+    try:
+        header = [cell.strip().lstrip("\N{ZERO WIDTH NO-BREAK SPACE}") for cell in next(reader, [])]
+    except csv.Error:
+        header = []
     names = [cell.lower().replace(" ", "_") for cell in header]
     if not any(name in names for name in _NEEDED):
         hint = f"the first line names the columns: {', '.join(COLUMNS)}"

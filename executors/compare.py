@@ -43,10 +43,11 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     try:
         runs = [_run(name, report) for name, report in zip(names, reports, strict=True)]
         references = _references(names, reports)
+        notes = _notes(reports)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         hint = "run it again with: advisor run RUN_DIR"
         raise AdvisorError("bad-report", "A report is damaged: it lacks what every report has.", hint) from error
-    return {"schema": COMPARE_SCHEMA, "runs": runs, "references": references, "notes": _notes(reports)}
+    return {"schema": COMPARE_SCHEMA, "runs": runs, "references": references, "notes": notes}
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -95,3 +95,11 @@ def test_folders_that_hold_no_finished_run_are_refused(runs: list[Path], tmp_pat
     assert refused(runs[1]) == "bad-report"
     (runs[1] / "report.json").unlink()
     assert refused(runs[1]) == "unfinished-run"
+
+
+def test_a_report_without_its_environment_is_refused(runs: list[Path]) -> None:
+    document = json.loads((runs[1] / "report.json").read_text())
+    (runs[1] / "report.json").write_text(json.dumps(document | {"environment": None}))
+    with pytest.raises(AdvisorError) as caught:
+        compare_runs(runs)
+    assert caught.value.code == "bad-report"

@@ -15,7 +15,7 @@ from advisor.cost_model import trees_from
 from advisor.learned import load_predictor
 from advisor.workload import case_of_row
 from executors.batch import predict_file
-from knowledge.base import AdvisorError
+from knowledge.base import MIB, AdvisorError
 from knowledge.measurements import COLUMNS
 
 ROW = {
@@ -104,13 +104,23 @@ def test_other_encodings_are_read(tmp_path: Path, encoding: str) -> None:
     assert float(found["mid"]) > 0
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00\xff\xfe\x00", b"a,b\n1,2\n", b"hello"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x00\xff\xfe\x00", b"a,b\n1,2\n", b"hello", b"x" * 20 * MIB],
+    ids=["empty", "zeros", "other columns", "a word", "one word without end"],
+)
 def test_what_is_no_table_is_bad_input(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "in.csv").write_bytes(data)
     with pytest.raises(AdvisorError) as raised:
         predict_file(tmp_path / "in.csv", tmp_path / "out.csv")
     assert raised.value.exit_code == 2
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without end")
+def test_a_file_without_end_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(AdvisorError, match="is larger than 256 MiB"):
+        predict_file(Path("/dev/zero"), tmp_path / "out.csv")
 
 
 def test_short_rows_and_missing_columns_are_answered(tmp_path: Path) -> None:
