@@ -16,7 +16,7 @@ from typing import Any
 from advisor.plan import ModelSource
 from executors.checkpoint_files import checkpoint_files, copy_checkpoint
 from executors.folder import copy_file
-from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, file_error
+from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, read_error
 from knowledge.models import embedded_path
 
 _GGUF_MAGIC = b"GGUF"
@@ -39,9 +39,13 @@ def acquire(source: ModelSource, target: Path, on_fraction: Callable[[float], No
     before = path.stat()
     if source.file_bytes and before.st_size != source.file_bytes:
         raise _changed(path)
-    with path.open("rb") as file:
-        if file.read(4) != _GGUF_MAGIC:
-            raise AdvisorError("bad-model", f"{path} is not a GGUF file.", "name a .gguf model file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise read_error(error, path) from error
+    if magic != _GGUF_MAGIC:
+        raise AdvisorError("bad-model", f"{path} is not a GGUF file.", "name a .gguf model file")
     sha256 = copy_file(path, target, on_fraction)
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or source.sha256 not in ("", sha256):
@@ -73,7 +77,7 @@ def locate(source: ModelSource) -> Path:
     except FileNotFoundError as error:
         raise AdvisorError("not-found", f"There is no model at {source.path}.", "check the path") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise file_error(error if isinstance(error, OSError) else OSError(str(error)), path) from error
+        raise read_error(error if isinstance(error, OSError) else OSError(str(error)), path) from error
     return path
 
 

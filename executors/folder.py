@@ -24,7 +24,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from advisor.plan import inside
-from knowledge.base import EXIT_STEP_FAILED, AdvisorError, atomic_write, file_error, format_bytes, read_json, write_json
+from knowledge.base import (
+    EXIT_STEP_FAILED,
+    AdvisorError,
+    atomic_write,
+    file_error,
+    format_bytes,
+    read_error,
+    read_json,
+    write_json,
+)
 
 KEY_VERSION = 1
 PARTIAL = ".partial"
@@ -240,7 +249,7 @@ def copy_file(source: Path, target: Path, on_fraction: Callable[[float], None] =
                 on_fraction(min(1.0, done / total))
     except OSError as error:
         target.unlink(missing_ok=True)
-        raise file_error(error, source if error.filename == str(source) else target) from error
+        raise (read_error(error, source) if error.filename == str(source) else file_error(error, target)) from error
     return digest.hexdigest()
 
 
@@ -250,7 +259,7 @@ def sha256_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise file_error(error, path) from error
+        raise read_error(error, path) from error
 
 
 def sha256_tree(folder: RunFolder, relative: str) -> dict[str, str]:
@@ -330,7 +339,7 @@ def _sync(path: Path) -> None:
     """fsync of a file, and of a folder where the system knows that."""
     if path.is_dir() and sys.platform == "win32":
         return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -143,6 +143,12 @@ def file_error(error: OSError, path: Path) -> AdvisorError:
     return AdvisorError("file-error", f"{path}: {reason}.", "check the path and try again")
 
 
+def read_error(error: OSError, path: Path) -> AdvisorError:
+    """The sentence for what keeps `path` from being read."""
+    reason = error.strerror or type(error).__name__
+    return AdvisorError("unreadable", f"Cannot read {path}: {reason}.", "check the path and its permissions")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -161,9 +167,7 @@ def read_json(path: Path, what: str, *, limit_bytes: int = 32 * MIB) -> Any:
     except FileNotFoundError as error:
         raise AdvisorError("not-found", f"There is no {what} at {path}.", "check the path") from error
     except OSError as error:
-        raise AdvisorError(
-            "unreadable", f"Cannot read {path}: {error.strerror}.", "check the path and its permissions"
-        ) from error
+        raise read_error(error, path) from error
     except (ValueError, RecursionError) as error:
         raise AdvisorError("bad-json", f"{path} is not a valid {what}: {error}.", hint) from error
 

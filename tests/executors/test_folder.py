@@ -29,6 +29,7 @@ from executors.folder import (
     publish,
     read_status,
     remove_partials,
+    sha256_file,
     sha256_tree,
     staging,
     step_key,
@@ -132,6 +133,32 @@ def test_copying_hashes_what_it_copies(tmp_path: Path) -> None:
     assert seen[-1] == 1.0
     with pytest.raises(AdvisorError):
         copy_file(tmp_path / "a", tmp_path / "b")
+
+
+def test_what_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    unreadable = [
+        lambda: copy_file(tmp_path / "there", tmp_path / "copy"),
+        lambda: sha256_file(tmp_path / "there"),
+        lambda: acquire(ModelSource(kind="file", path=str(tmp_path / "file/model.gguf")), tmp_path / "copy", print),
+    ]
+    for read in unreadable:
+        with pytest.raises(AdvisorError, match="Cannot read") as refused:
+            read()
+        assert refused.value.code == "unreadable"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may do everything")
+def test_a_file_that_only_may_be_read_is_published_and_one_that_may_not_is_named(tmp_path: Path) -> None:
+    path, final = tmp_path / "blob", tmp_path / "work/model.gguf"
+    path.write_bytes(b"GGUF")
+    path.chmod(0o444)
+    link_or_copy(path, final)
+    assert final.samefile(path)
+    path.chmod(0)
+    with pytest.raises(AdvisorError, match="Cannot read"):
+        acquire(ModelSource(kind="file", path=str(path)), tmp_path / "copy", lambda _: None)
 
 
 def test_a_link_falls_back_to_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
