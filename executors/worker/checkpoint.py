@@ -7,7 +7,6 @@ F32, so the F16 values are those that llama.cpp itself makes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
@@ -214,17 +213,21 @@ def token_ids(request: Request) -> dict[str, Any]:
             tokenizer.no_padding()
             tokenizer.enable_truncation(limit)
         found["tokenizers"] = [tokenizer.encode(text, add_special_tokens=around).ids for text in texts]
-    with contextlib.suppress(ImportError):
+    try:
         from transformers import AutoTokenizer
-
+    except ImportError:
+        AutoTokenizer = None
+    if AutoTokenizer is not None:
         try:
             made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             words = " ".join(str(error).split())[:200]
             raise WorkerError("unsupported-tokenizer", f"transformers cannot read the tokenizer: {words}") from error
         options: dict[str, Any] = {"add_special_tokens": around, "padding": False}
         options |= {"truncation": True, "max_length": limit} if around else {}
         found["transformers"] = [list(made(text, **options)["input_ids"]) for text in texts]
+    if not found:
+        raise WorkerError("unsupported-tokenizer", "The folder has no tokenizer.json, the one form that is read here.")
     return {"ids": found}
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from executors.tokens import compared, first_difference, texts
+from executors.worker.checkpoint import token_ids
+from executors.worker.protocol import WorkerError
 from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 
 SOURCE = [[1, 2, 3], [7, 8]]
@@ -40,3 +46,26 @@ def test_the_texts_hold_what_tokenizers_disagree_about() -> None:
     ordinary, unusual = texts()
     assert len(ordinary) > 10_000
     assert all(part in unusual for part in ("\u0301", "\U0001f600", "\t", "<|im_end|>", "007"))
+
+
+class NeedsMore:
+    """A reader of transformers that lacks a package of its own."""
+
+    @staticmethod
+    def from_pretrained(folder: str, **options: object) -> None:
+        raise ImportError("This tokenizer needs sentencepiece")
+
+
+@pytest.mark.parametrize(
+    ("transformers", "words"),
+    [(SimpleNamespace(AutoTokenizer=NeedsMore), "needs sentencepiece"), (None, "has no tokenizer.json")],
+    ids=["one that fails", "none"],
+)
+def test_a_folder_that_no_reader_reads_is_an_unsupported_tokenizer(
+    transformers: object, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", SimpleNamespace(Tokenizer=None))
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    with pytest.raises(WorkerError, match=words) as caught:
+        token_ids({"folder": str(tmp_path), "texts": ["Hi"]})
+    assert caught.value.code == "unsupported-tokenizer"
