@@ -1,4 +1,5 @@
-"""Render a model's chat template, a program that came with a download: sandboxed, bounded in time, size and arithmetic.
+"""Render a model's chat template, a program that came with a download: sandboxed, bounded in time, size, arithmetic and
+memory.
 
 jinja2 is imported here and nowhere else in a worker.
 """
@@ -9,6 +10,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .protocol import WorkerError
@@ -16,6 +18,7 @@ from .protocol import WorkerError
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
 MAX_OUTPUT_CHARACTERS = 64 * 1024
 MAX_PRODUCT = 1_000_000
+MAX_BYTES = 512 * 1024**2  # more than the worker has already
 SECONDS = 2.0
 
 
@@ -48,7 +51,7 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: An
     sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     pieces, length = [], 0
     try:
-        with _time_limit():
+        with _time_limit(), _memory_limit():
             program = sandbox.from_string(template, globals={"raise_exception": refuse})
             for piece in program.generate(messages=messages, add_generation_prompt=True, **variables):
                 pieces.append(piece)
@@ -77,3 +80,22 @@ def _time_limit() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _memory_limit() -> Iterator[None]:
+    """MemoryError beyond MAX_BYTES, where Linux counts addresses; elsewhere the parent's limit ends the worker."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -107,6 +107,25 @@ def test_an_evil_or_broken_template_fails_soon(source: str) -> None:
     assert time.perf_counter() - started < template.SECONDS + 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="addresses are counted on Linux")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set n = namespace(x='x') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{{ '%900000000d' % 1 }}",
+        "{{ '{:900000000}'.format(1) }}",
+        "{{ 'x'.ljust(900000000) }}",
+    ],
+)
+def test_a_template_that_takes_all_memory_gets_little_and_leaves_the_limit_as_it_was(source: str) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(WorkerError, match="MemoryError"):
+        template.render(source, MESSAGES)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
 @pytest.mark.parametrize("name", sorted(scales.BLOCKS))
 def test_block_sizes_are_ggmls(name: str) -> None:
     size, places = scales.BLOCKS[name]
