@@ -77,7 +77,10 @@ def validate(
     """
     subject = recognize(artifact)
     executor = executor or executor_for(subject.framework, subject.kind)
-    session = _Session(executor, executor.version, workdir, threads, rss_limit_bytes, on_event, cancel, subject.kind)
+    tiers = _tiers(subject)
+    session = _Session(
+        executor, executor.version, workdir, threads, rss_limit_bytes, on_event, cancel, subject.kind, tiers
+    )
     base = session.embedded(subject) if str(reference).lower() == EMBEDDED else recognize(reference)
     if base.framework != subject.framework:
         raise AdvisorError(
@@ -123,6 +126,14 @@ def _gates(validation: dict[str, Any], kind: Kind) -> list[Gate]:
     return [Gate.model_validate(row) for row in rows if not (sixteen and row["id"] == "memory")]
 
 
+def _tiers(subject: Artifact) -> tuple[str, ...]:
+    """What is asked of an artifact of this kind, in this order."""
+    tiers = ("integrity", "smoke", "distribution")
+    if subject.kind != "text":
+        return tiers
+    return (*tiers, "runtime", "tasks") if runtime_settings(subject.framework) else (*tiers, "tasks")
+
+
 def runtime_settings(framework: str) -> dict[str, Any]:
     """How much of the text the runtime tier takes, as the recipe of a CPU says; empty where the framework has none."""
     steps = read_document("recipes.toml")[framework]
@@ -150,6 +161,7 @@ class _Session:
     emit: Callable[[Event], None]
     cancel: threading.Event | None
     kind: Kind
+    tiers: tuple[str, ...]
     titles: list[str] = field(default_factory=list)
 
     def embedded(self, subject: Artifact) -> Artifact:
@@ -200,13 +212,11 @@ class _Session:
         scored = ValidateSettings(
             tier="reference", reference="reference", context=CONTEXT, blocks=BLOCKS, block_tokens=BLOCK_TOKENS
         )
-        text = self.kind == "text"
-        store = reference_cache.place(sha256, self.version, scored, TEXT if text else SENTENCES)
-        own = runtime_settings(subject.framework) if text else {}
-        more = (*(["runtime"] if own else []), "tasks") if text else ()
-        for tier in ("integrity", "smoke", "distribution", *more):
+        store = reference_cache.place(sha256, self.version, scored, TEXT if self.kind == "text" else SENTENCES)
+        for tier in self.tiers:
             settings = scored.model_copy(update={"tier": tier})
             if tier == "runtime":
+                own = runtime_settings(subject.framework)
                 validation[tier] = self.run(tier, settings.model_copy(update=own), paths)
             elif tier == "distribution":
                 paths["store"] = store
@@ -268,7 +278,7 @@ class _Session:
     def _tell(self, name: str, state: str, seconds: float = 0.0) -> None:
         if name not in self.titles:
             self.titles.append(name)
-        total = len(TITLES) - ("convert" not in self.titles)
+        total = len({"reference-integrity", "reference", *self.tiers, *self.titles})
         title = (TITLES | (ENCODER_TITLES if self.kind == "embedding" else {}))[name]
         event = {"type": "step", "state": state, "id": name, "title": title, "rung": 0, "seconds": seconds}
         self.emit({**event, "index": len(self.titles), "total": total})

@@ -13,6 +13,7 @@ from fake_run import distribution
 from executors import reference_cache
 from executors.artifacts import digest, recognize
 from executors.executor import Task
+from executors.process import Event
 from executors.validate import validate
 from knowledge.base import AdvisorError
 
@@ -70,6 +71,24 @@ def test_a_sound_artifact_passes_every_tier_in_order(models: Path) -> None:
     results = {gate["id"]: (gate["level"], gate["result"]) for gate in document["gates"]}
     assert results["memory"] == ("required", "pass")
     assert results["tasks"] == ("advisory", "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("names", "total"),
+    [
+        (("model.gguf",), 6),
+        (("config.json", "model.safetensors"), 7),
+        (("openvino_model.xml", "openvino_model.bin", "modules.json"), 5),
+    ],
+    ids=["llama.cpp", "mlx", "encoder"],
+)
+def test_the_last_step_is_as_many_as_were_announced(tmp_path: Path, names: tuple[str, ...], total: int) -> None:
+    artifact, reference = (folder(tmp_path / name, *names) for name in ("artifact", "reference"))
+    events: list[Event] = []
+    validate(artifact, reference, tmp_path / "out", threads=1, executor=Tiers(), on_event=events.append)
+    steps = [event for event in events if event["type"] == "step"]
+    assert {event["total"] for event in steps} == {total}
+    assert steps[-1]["index"] == total
 
 
 def test_the_reference_is_scored_once(models: Path) -> None:
