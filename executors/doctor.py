@@ -19,7 +19,7 @@ from typing import Any, Literal
 from executors import history
 from executors.interpreters import interpreter_for, module_of
 from executors.toolchain import compiler, list_toolchains
-from knowledge.base import AdvisorError, advisor_home, format_bytes
+from knowledge.base import AdvisorError, advisor_home, exists, format_bytes
 from knowledge.matrix import load_frameworks
 from knowledge.models import embedded_path
 from knowledge.rule_lint import lint
@@ -94,7 +94,7 @@ def _rules() -> Check:
 
 def _home() -> Check:
     home = advisor_home()
-    folder = next(path for path in (home, *home.absolute().parents) if path.exists())
+    folder = next(path for path in (home, *home.absolute().parents) if exists(path))
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         return _check("home", "fail", f"{home} cannot be written", "set ADVISOR_HOME to a folder of yours")
     free = shutil.disk_usage(folder).free
@@ -122,7 +122,9 @@ def _framework(name: str) -> Check:
     command = [str(python), "-I", "-c", program]
     hint = f"make an environment of its own for it: advisor toolchain install {name}"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=LOAD_SECONDS, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return _check(name, "fail", f"{python} did not answer: {type(error).__name__}", hint)
     if done.returncode:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from knowledge.base import AdvisorError, advisor_home
+from knowledge.base import AdvisorError, advisor_home, exists
 
 _BUSY_SECONDS = 5.0
 
@@ -80,7 +80,7 @@ def record_run(rows: Sequence[Measured]) -> str | None:
 
 def list_history(fingerprint: str | None = None) -> list[Measured]:
     """All rows, or one machine's, oldest first. Empty without a history; AdvisorError `bad-history` if it is broken."""
-    if not history_path().exists():
+    if not exists(history_path()):
         return []
     where, values = ("WHERE fingerprint = ?", (fingerprint,)) if fingerprint is not None else ("", ())
     with _open() as connection:
@@ -107,7 +107,7 @@ def export(fingerprint: str | None = None) -> str:
 
 def forget(*, fingerprint: str | None = None, run_id: str | None = None) -> int:
     """Remove the rows of a machine or a run, or all rows where neither is named; how many there were."""
-    if not history_path().exists():
+    if not exists(history_path()):
         return 0
     wanted = {"fingerprint": fingerprint, "run_id": run_id}
     named = {column: value for column, value in wanted.items() if value is not None}

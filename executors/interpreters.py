@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from knowledge.base import EXIT_TOOLCHAIN_MISSING, MIB, AdvisorError, advisor_home, read_json
+from knowledge.base import EXIT_TOOLCHAIN_MISSING, MIB, AdvisorError, advisor_home, exists, read_json
 from knowledge.matrix import load_frameworks
 
 # What can be asked for, and the module that shows that an interpreter has it; `export` reads Hugging Face folders.
@@ -25,7 +25,7 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
         names = f"the frameworks are {', '.join(MODULES)}"
         raise AdvisorError("toolchain-missing", f"There is no framework {framework!r}.", names, EXIT_TOOLCHAIN_MISSING)
     record = (toolchains or advisor_home() / "toolchains") / framework / "toolchain.json"
-    if record.is_file():
+    if exists(record):
         document = read_json(record, "toolchain record", limit_bytes=MIB)
         python = Path(str(document.get("python", ""))) if isinstance(document, dict) else Path()
         if python.is_absolute() and python.is_file():

@@ -32,6 +32,7 @@ from knowledge.base import (
     MIB,
     AdvisorError,
     advisor_home,
+    exists,
     file_error,
     format_bytes,
     read_json,
@@ -78,8 +79,8 @@ def state(recipe: Recipe) -> State:
         "lock": str(recipe.lock),
         "source": recipe.source,
     }
-    if not (folder / RECORD).is_file():
-        if folder.exists() or _partial(folder).exists():
+    if not exists(folder / RECORD):
+        if exists(folder) or exists(_partial(folder)):
             about |= {"status": "broken", "text": "half-installed: an installation was interrupted, or is under way"}
         elif find_spec(MODULES.get(recipe.framework, recipe.framework)) is not None:
             about["text"] = "not installed: advisor's own Python has it and serves"
@@ -129,7 +130,7 @@ def installed_version(framework: str, locks: Path = LOCKS) -> str:
     another version of advisor, or changed since.
     """
     record = toolchain_folder(framework) / RECORD
-    if not record.is_file():
+    if not exists(record):
         return ""
     document = read_json(record, "toolchain record", limit_bytes=MIB)
     if not isinstance(document, dict):

@@ -95,6 +95,15 @@ def advisor_home() -> Path:
     return user_data_path("edge-advisor", appauthor=False)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a `path`, as far as this user may see: unlike Path.exists, it raises nothing."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Write a file that appears under its final name whole or not at all.

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from knowledge.base import AdvisorError, advisor_home, read_json
+from knowledge.base import AdvisorError, advisor_home, exists, read_json
 from knowledge.tables import DATA
 
 SCHEMA = "advisor.cost-model/3"
@@ -25,7 +25,7 @@ def load_arrays(name: str) -> dict[str, Any]:
     """The document of target `name` (decode, prompt, first or memory). Raises AdvisorError `bad-cost-model` for
     a damaged one that was learned here."""
     own = own_folder() / f"{name}.json"
-    if not own.is_file():
+    if not exists(own):
         return _shipped(name)
     document: dict[str, Any] = read_json(own, "cost model")
     if document.get("schema") != SCHEMA:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from knowledge.base import AdvisorError, advisor_home, printable, read_json
+from knowledge.base import AdvisorError, advisor_home, exists, printable, read_json
 from probes.draft import cut
 from probes.profile import Confidence, Disk, OperatingSystem, Toolchain
 from probes.reader import Reader, ask_mapping
@@ -182,7 +182,7 @@ def find_toolchains() -> tuple[tuple[Toolchain, ...], tuple[str, ...]]:
     """
     found, notes = [], []
     home = advisor_home() / "toolchains"
-    for file in sorted(home.glob("*/toolchain.json")) if home.is_dir() else ():
+    for file in sorted(home.glob("*/toolchain.json")) if exists(home) else ():
         try:
             document = read_json(file, "toolchain description", limit_bytes=2**16)
             if document["framework"] not in HELPERS:

@@ -13,6 +13,7 @@ from knowledge.base import (
     EXIT_OK,
     AdvisorError,
     advisor_home,
+    exists,
     read_json,
     write_json,
 )
@@ -107,7 +108,7 @@ def make_plan(
 def _site_rules() -> tuple[Path, ...]:
     """The user's own rules, `rules/*.toml` under ADVISOR_HOME."""
     folder = advisor_home() / "rules"
-    return (folder,) if folder.is_dir() else ()
+    return (folder,) if exists(folder) else ()
 
 
 def _cost_model(profile: HardwareProfile) -> tuple[CostModel, list[str]]:

@@ -95,6 +95,27 @@ def test_doctor_finds_a_shadowed_package(start, tmp_path: Path) -> None:
     assert str(shadow) in broken[0]["text"]
 
 
+@pytest.mark.parametrize(
+    "command", [["doctor"], ["history"], ["toolchain", "list"], ["probe", "--no-bench"], ["plan", "embedded"]]
+)
+def test_a_home_that_cannot_be_looked_into_is_as_an_empty_one(
+    call, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADVISOR_HOME", str(tmp_path / ("h" * 300)))  # which refuses everybody, root too
+    assert call(*command, "--json").code == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the interpreter is a script")
+def test_doctor_shows_what_is_no_text(call, advisor_home: Path) -> None:
+    python = advisor_home / "toolchains" / "mlx" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nprintf 'bad \\377' >&2\nexit 1\n")
+    python.chmod(0o755)
+    (python.parent / "toolchain.json").write_text(json.dumps({"python": str(python)}))
+    found = {check["id"]: check for check in call("doctor", "--json").document["checks"]}
+    assert found["mlx"]["text"] == "installed, but does not load: bad \N{REPLACEMENT CHARACTER}"
+
+
 def test_doctor_raw_is_a_fixture_for_the_probes(call) -> None:
     from probes.probe import probe_machine
     from probes.reader import ReplayReader
