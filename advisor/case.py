@@ -22,6 +22,7 @@ _APPLE_CORE, _PLAIN_CORE = 80.0, 0.5
 _USUAL_PROMPT = (("rapid", 1060.0), ("vllm", 64.0), ("ollama", 32.0), ("qnn", 128.0), ("genie", 128.0))
 USUAL_PROMPT = 512.0
 USUAL_ANSWER = 128.0
+USUAL_CORES = 4  # of a CPU, where not even its family is known
 USUAL_BUILD = 7000.0  # of llama.cpp, where none is named: late 2025, as most of what does not say
 
 
@@ -66,6 +67,7 @@ class Case:
     window_bytes: float = 0.0  # of `cache_bytes`, what layers cache that look back no further than `window` tokens
     window: int = 0
     context: int = 0  # tokens that the model was trained for; 0: not known
+    assumed_cores: bool = False  # `rate` is that of the cores that are usual
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from advisor import physics
@@ -24,6 +24,7 @@ TARGET_OF = {"decode_tps": "decode", "prefill_tps": "prompt", "ttft_ms": "first"
 LEVEL = 0.9
 _MAX_SPREAD = 2.3  # in logarithms: a factor of ten
 _CPU_REACH = 0.4  # instead of Scale.reach: CPUs differ in more than bandwidth, rate and generation
+_CORES_OF_USUAL = (0.5, 2.0)  # of the cores that a family usually has, what most of its parts lie between
 _X86_VENDORS = ("amd", "intel")
 _NPU_GENERATION = 1.5  # instead of Scale.generation: too few NPUs are published to set each apart
 
@@ -229,6 +230,10 @@ class CostPredictor:
         mean, spread, evidence, nearest, rows = target.predict(case, metric)
         below, above = target.reach(case)
         low, high = mean - below * spread, mean + above * spread
+        if case.assumed_cores:
+            fewer, more = (replace(case, rate=share * case.rate) for share in _CORES_OF_USUAL)
+            low = min(low, target.predict(more, metric)[0] - below * spread)
+            high = max(high, target.predict(fewer, metric)[0] + above * spread)
         ends = [value_of(log, case, metric) for log in (low, mean, high)]
         return Estimate(min(ends), ends[1], max(ends), evidence, nearest, rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from advisor.case import USUAL_CORES
 from probes.profile import HardwareProfile
 
 
@@ -12,7 +13,7 @@ class Engine:
     """One thing that computes. `pool` is the memory pool it computes from; rates in 10^9 B/s, TFLOPS, TOPS.
 
     `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet. `os` and
-    `arch` are those of the machine it sits in.
+    `arch` are those of the machine it sits in. `usual_cores` stand in for a number of cores that is not known.
     """
 
     kind: str
@@ -28,6 +29,12 @@ class Engine:
     instruction_sets: frozenset[str] = frozenset()
     os: str | None = None
     arch: str = "unknown"
+    usual_cores: int = USUAL_CORES
+
+    @property
+    def usual_threads(self) -> int:
+        """What `default_threads` would be with the usual number of cores."""
+        return max(1, self.usual_cores - 1)
 
 
 def engines_of(profile: HardwareProfile) -> list[Engine]:
@@ -41,6 +48,7 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
         Engine(
             "cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None,
             measured=bool(measured), instruction_sets=frozenset(cpu.instruction_sets),
+            usual_cores=cpu.usual_cores or USUAL_CORES,
         )
     ]  # fmt: skip
     for gpu in profile.gpus:

@@ -106,8 +106,9 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
     if engine.measured:
         bandwidth /= _MEASURED_SHARE
     if backend == "cpu":
-        bandwidth = min(bandwidth, _CORE_BANDWIDTH * (work.threads or 1))
-        rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, work.threads or 1), 1.0
+        threads = work.threads or engine.usual_threads
+        bandwidth = min(bandwidth, _CORE_BANDWIDTH * threads)
+        rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, threads), 1.0
     elif backend == "npu":
         rate, low_bit = engine.int8_tops or USUAL_RATE["npu"], 2.0
     else:
@@ -127,6 +128,7 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         hidden=facts.hidden, vocab=facts.vocab, cache_bytes=cached,
         recurrent=facts.recurrent, precision=work.precision.lower(), bits=weight_bytes * 8 / facts.params,
         assumed_precision=False, prompt=prompt, answer=answer, batch=1.0,
+        assumed_cores=backend == "cpu" and work.threads is None,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from advisor.gates import gates_for, runtime_gate, tasks_gate
 from advisor.judging import Judged, speeds
 from advisor.ladder import ladder_for
 from advisor.memory import resident_peak_bytes
-from advisor.origin import SOURCE_FOLDER, form_of, hub_flags, source_of, source_path
+from advisor.origin import SOURCE_FOLDER, form_of, hub_flags, is_by_hand, places_of, source_of, source_path
 from advisor.rank import band, quality_row
 from advisor.recipe import nncf_script, recipe_of
 from advisor.speed import CostModel, ttft_ms
@@ -85,7 +85,7 @@ def make_work(
             "quality_retention": quality_row(best.retention, spec)["retention"]
             | {"basis": f"{best.retention.basis}: {best.retention.source}"},
         },
-        "threads": threads or 1,
+        "threads": threads or best.option.engine.usual_threads,
         "steps": steps,
         "gates": gates,
         "ladder": ladder_for(best, alternatives) if executable else [],
@@ -133,15 +133,17 @@ def _asks(request: Constraints, best: Judged, executable: bool) -> bool:
 
 def _wanted(recipe: dict[str, Any], best: Judged, executable: bool, request: Constraints) -> bool:
     """Whether a recipe's step is one of this plan's."""
-    if best.option.spec.source_framework and (recipe["kind"] not in _USED or recipe.get("tier", "smoke") != "smoke"):
+    spec, kind = best.option.spec, recipe["kind"]
+    used = kind in _USED and recipe.get("tier", "smoke") == "smoke"
+    if spec.source_framework and not (used or is_by_hand(recipe, spec)):
         return False
     if recipe.get("tier") == "tasks" and not _asks(request, best, executable):
         return False
-    if recipe["kind"] in ("validate", "benchmark") and not _is_run(best, request):
+    if kind in ("validate", "benchmark") and not _is_run(best, request):
         return False  # they prompt for text
-    if recipe["kind"] == "calibrate" and not uses_imatrix(best.option.precision):
+    if kind == "calibrate" and not uses_imatrix(best.option.precision):
         return False
-    if recipe.get("only_executed") and not executable:
+    if recipe.get("only_executed") and not (executable or is_by_hand(recipe, spec)):
         return False
     if best.option.engine.os not in recipe.get("systems", [best.option.engine.os]):
         return False
@@ -171,18 +173,15 @@ def _words(best: Judged, request: Constraints, threads: int | None) -> dict[str,
     """The placeholders of the recipes; lists are spliced into the command."""
     option = best.option
     spec, row, precision = option.spec, option.backend, option.precision
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.name)
     words: dict[str, Any] = {
-        "model": spec.hf_id or spec.name,
-        "path": spec.path,
+        **places_of(spec),
         "source": source_path(spec),
         "hub_flags": hub_flags(spec),
         "task": modalities()[spec.modality].task,
-        "slug": slug,
         "precision": precision.name,
         "artifact": _MADE.get(row.framework, "work/model" if framework_named(row.framework).executor else "artifact"),
         "context": str(option.context),
-        "threads": str(threads or 1),
+        "thread_flags": ["-t", str(threads)] if threads else [],
         "engine": option.engine.kind,
     }
     settings = precision.settings
@@ -211,7 +210,7 @@ def _words(best: Judged, request: Constraints, threads: int | None) -> dict[str,
         words["compress_command"] = _compress_command(best, compression, words)
         words["prompt_tokens"] = str(max(option.context - NPU_RESPONSE_TOKENS, NPU_RESPONSE_TOKENS))
     if spec.source_framework:
-        words["artifact"] = spec.path or words["model"]
+        words["artifact"] = spec.path or SOURCE_FOLDER
     words |= _PROVIDERS.get(row.backend, {})
     return words | {"openvino_device": {"openvino-gpu": "GPU", "openvino-npu": "NPU"}.get(row.backend, "CPU")}
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from advisor.case import CACHED_BYTES, USUAL_BUILD, USUAL_RATE, Case, cpu_rate, gpu_rate
+from advisor.case import CACHED_BYTES, USUAL_BUILD, USUAL_CORES, USUAL_RATE, Case, cpu_rate, gpu_rate
 from knowledge.base import GIB, AdvisorError
 from knowledge.chips import gpu_generation, npu_generation
 from knowledge.model_names import ModelFacts, model_facts, typical_facts
@@ -77,6 +77,8 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
     given = numbers["bandwidth_gbs"]
     if system.chip is None:
         notes.append("device not recognized" + ("" if given else ", a bandwidth usual for its kind assumed"))
+    elif backend == "cpu" and system.chip.usual_cores:
+        notes.append(f"number of cores not known, the usual {system.chip.usual_cores} assumed")
     weight_bytes, active_bytes = _bytes(facts, bits, size, runtime)
     bandwidth = (system.chip.bandwidth_gbs if system.chip else None) or given or _USUAL_BANDWIDTH.get(kind, 60.0)
     rate, low_bit = _rates(system.chip, kind, backend, bits.bits)
@@ -114,6 +116,7 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         prompt=numbers["prompt_tokens"],
         answer=numbers["gen_tokens"],
         batch=numbers["batch"] or 1.0,
+        assumed_cores=backend == "cpu" and bool(system.chip and system.chip.usual_cores),
         notes=tuple(notes),
     )
     return case, notes
@@ -210,7 +213,7 @@ def _rates(chip: Chip | None, kind: str, backend: str, bits: float) -> tuple[flo
     if chip is None:
         return USUAL_RATE.get(kind, 1.0), 2.0
     if backend == "cpu":
-        cores = core_counts(chip.cores)[0] or 4
+        cores = core_counts(chip.cores)[0] or chip.usual_cores or USUAL_CORES
         return cpu_rate(chip.vendor, frozenset(chip.isa), cores), 1.0
     if backend == "npu":
         return chip.npu_tops or chip.int8_tops or USUAL_RATE["npu"], 2.0

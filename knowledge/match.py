@@ -232,7 +232,7 @@ def _family(query: _Query) -> list[HardwareMatch]:
         name=query.shown, vendor=family.vendor, kind=family.kind, bandwidth_gbs=family.bandwidth_gbs,
         fp16_tflops=None, int8_tops=None, npu_tops=None, memory_gib=(), cores="", isa=family.isa,
         generation=family.generation, unified_memory=family.kind not in ("gpu", "cpu"), tdp_w=None,
-        confidence=family.confidence, source=family.source,
+        confidence=family.confidence, source=family.source, usual_cores=family.usual_cores,
     )  # fmt: skip
     note = f"no data sheet for this part: what is known of {family.family} is used"
     return [HardwareMatch(chip, confidence=family.confidence, notes=(note,), rank=0)]

@@ -202,7 +202,8 @@ class Chip:
     """A chip, or a board's chip, as in data/chips.csv. Bandwidth in 10^9 B/s, throughput dense, empty is None.
 
     The throughput columns describe the engine of `kind`: for `igpu`, `apple` and `mobile` the GPU of the SoC, whose
-    CPU `cores` and `isa` describe. `bandwidth_min_gbs` and `bandwidth_max_gbs` are set where the board decides.
+    CPU `cores` and `isa` describe. `bandwidth_min_gbs` and `bandwidth_max_gbs` are set where the board decides,
+    `usual_cores` where only the family is known.
     """
 
     name: str
@@ -228,6 +229,7 @@ class Chip:
     bandwidth_min_gbs: float | None = None
     bandwidth_max_gbs: float | None = None
     memory_type: str = ""
+    usual_cores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,7 @@ class ChipFamily:
     """What is known of a chip that has no row, by its name: the vendor, the NPU and GPU generations, the CPU's words.
 
     `pattern` is a regular expression over the normalized name (knowledge.match.normalize). `bandwidth_gbs` is the
-    lowest common fit of the family.
+    lowest common fit of the family, `usual_cores` the count in the middle of it (a hybrid's fast ones); None of a card.
     """
 
     pattern: str
@@ -322,6 +324,7 @@ class ChipFamily:
     generation: str
     isa: tuple[str, ...]
     bandwidth_gbs: float | None
+    usual_cores: int | None
     confidence: Confidence
     source: str
 

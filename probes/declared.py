@@ -262,6 +262,9 @@ def _label(match: HardwareMatch) -> str:
 def _add_host(draft: Draft, host: HardwareMatch, ram: _Size) -> None:
     chip = host.chip
     draft.set_cpu(cpu_of(chip), chip.source, host.confidence)
+    if chip.usual_cores:
+        draft.say("cpu.usual_cores", f"assumed: {chip.source}", "low")
+        draft.note(f"the number of cores is not known: the {chip.usual_cores} that are usual are assumed")
     kind: Literal["unified", "ram"] = "unified" if chip.kind in UNIFIED_KINDS else "ram"
     pool = MemoryPool(id=_MAIN, kind=kind, total_bytes=ram.bytes, bandwidth_gbs=chip.bandwidth_gbs)
     path = draft.add_pool(pool, ram.source, ram.confidence)

@@ -79,6 +79,7 @@ def cpu_of(chip: Chip) -> CPU:
         model=chip.name,
         physical_cores=physical,
         performance_cores=performance,
+        usual_cores=chip.usual_cores,
         instruction_sets=instruction_sets(chip.isa, arch),
         fp16_tflops=chip.fp16_tflops if _throughput_is_the_cpus(chip) else None,
     )

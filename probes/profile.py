@@ -51,7 +51,7 @@ class OperatingSystem(_Record):
 class CPU(_Record):
     """`instruction_sets` uses the words avx, avx2, f16c, fma, avx512, avx512_vnni, avx_vnni, amx, sse4_1, sse4_2,
     neon, dotprod, i8mm, sve, sve2, bf16, sme. `performance_cores` is None where the chip is not hybrid or that is
-    unknown.
+    unknown. `usual_cores` is what its family usually has, where the number of its own is not known.
     """
 
     vendor: Vendor = "unknown"
@@ -61,6 +61,7 @@ class CPU(_Record):
     performance_cores: Annotated[int, Field(ge=1, le=4096)] | None = None
     logical_cores: Annotated[int, Field(ge=1, le=8192)] | None = None
     usable_cores: Annotated[float, Field(gt=0, le=8192)] | None = None
+    usual_cores: Annotated[int, Field(ge=1, le=4096)] | None = None
     instruction_sets: tuple[Text, ...] = ()
     fp16_tflops: Rate | None = None
 

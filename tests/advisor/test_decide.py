@@ -11,7 +11,9 @@ from planning import plan
 
 from advisor.constraints import Constraints
 from advisor.decide import make_plan
+from advisor.learned import load_predictor
 from advisor.plan import Plan
+from advisor.workload import case_of_row
 from knowledge.models import embedded_model, find_model, load_models
 from probes.declared import declared_profile
 
@@ -183,3 +185,26 @@ def test_a_longer_context_never_needs_less_memory(name: str, context: int) -> No
 def test_a_plan_for_one_token_of_context_is_still_one_that_can_be_run() -> None:
     document = plan("Llama-3.2-1B-Instruct", ram_bytes=8 * GIB, os="linux", context=1)
     assert Plan.model_validate(document).status == "ok"
+
+
+@pytest.mark.parametrize("chip", ["Ryzen 7 5700X", "Ryzen 7 5800X3D", "EPYC 9124", "Xeon Gold 6248R"])
+def test_a_cpu_of_unknown_cores_is_as_fast_as_those_usual_of_its_family_and_no_thread_count_is_shown(chip: str) -> None:
+    document = plan(
+        "Llama-3.1-8B-Instruct", ram_bytes=64 * GIB, os="linux", target="cpu", chip=chip,
+        framework="llama.cpp", precision="Q4_K_M",
+    )  # fmt: skip
+    cpu, speed = document["hardware"]["cpu"], document["recommendations"][0]["decode_tps"]
+    assert cpu["physical_cores"] is None
+    assert any(f"{cpu['usual_cores']} that are usual are assumed" in note for note in document["hardware"]["notes"])
+    row = {
+        "device": chip, "device_kind": "cpu", "chip": chip, "framework": "llama.cpp", "backend": "cpu",
+        "model": "Llama-3.1-8B-Instruct", "precision": "Q4_K_M", "prompt_tokens": "2048", "gen_tokens": "128",
+    }  # fmt: skip
+    case, notes = case_of_row(row)
+    assert case
+    assert f"number of cores not known, the usual {cpu['usual_cores']} assumed" in notes
+    assert speed["mid"] == pytest.approx(load_predictor().estimate(case, "decode_tps").mid, rel=0.2)
+    assert speed["high"] > 4 * speed["low"], "half and twice the cores are in the interval"
+    (bench,) = [step for step in document["plan"]["steps"] if step["kind"] == "benchmark"]
+    assert "-t" not in bench["command"]
+    assert document["plan"]["threads"] == cpu["usual_cores"] - 1

@@ -112,6 +112,7 @@ def test_families_are_valid_patterns_with_sources() -> None:
         assert family.confidence in {"medium", "low"}, "a family is never a data sheet"
         assert family.kind in KINDS
         assert family.bandwidth_gbs is None or SLOWEST <= family.bandwidth_gbs <= FASTEST
+        assert (family.usual_cores is None) == (family.kind == "gpu"), family.family
 
 
 def test_vendors_and_systems_use_known_words() -> None:
