@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from executors.folder import sha256_file
 from executors.process import Watch
 from executors.validation import ask, failed
 from knowledge.base import AdvisorError
@@ -60,7 +60,7 @@ def integrity(
         **(failed(f"wrong-{wrong['id']}", wrong["text"]) if wrong else {"status": "pass"}),
         "checks": checks,
         "bytes": file.file_bytes,
-        "sha256": _sha256(artifact),
+        "sha256": sha256_file(artifact),
         "tensor_bytes": sum(tensor.stored_bytes or 0 for tensor in file.tensors),
         "parameters": sum(tensor.elements for tensor in file.tensors),
         "types": dict(sorted(Counter(str(tensor.dtype) for tensor in file.tensors).items())),
@@ -135,8 +135,3 @@ def _bad_values(found: dict[str, dict[str, Any]], suspects: set[str]) -> str:
         if name in suspects:
             return f"{values['zero_share']:.0%} of the scales of tensor {name} are zero."
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -118,12 +118,12 @@ class Session:
         return np.ctypeslib.as_array(llama.llama_get_logits(self.context), (rows, self.vocabulary))
 
 
-def load_model(path: str, *, gpu_layers: int = 0, vocab_only: bool = False) -> Any:
-    """The model in the file `path`, mapped into memory; its layers on the CPU unless `gpu_layers` says otherwise."""
+def load_model(path: str, *, vocab_only: bool = False) -> Any:
+    """The model in the file `path`, mapped into memory; its layers on the CPU."""
     if not Path(path).is_file():
         raise WorkerError("cannot-load", f"There is no model file at {path}.")
     params = llama.llama_model_default_params()
-    params.n_gpu_layers = gpu_layers
+    params.n_gpu_layers = 0
     params.vocab_only = vocab_only
     params.progress_callback = _on_load
     model = llama.llama_model_load_from_file(os.fsencode(path), params)
@@ -141,18 +141,16 @@ def _refusal(what: str) -> WorkerError:
 def open_session(request: Request, *, batch_tokens: int, eval_callback: Any = None) -> Session:
     """Load `request["model"]` with a context of `n_ctx`, never more than asked for nor than the model was trained on.
 
-    Also read: `threads` (1), `gpu_layers` (0), `kv_cache` (f16, q8_0 or q4_0). `eval_callback` sees every node of the
-    graph as it is computed; the caller keeps it alive.
+    Also read: `threads` (1). `eval_callback` sees every node of the graph as it is computed; the caller keeps it alive.
     """
     started = time.perf_counter()
-    model = load_model(str(request["model"]), gpu_layers=int(request.get("gpu_layers", 0)))
+    model = load_model(str(request["model"]))
     trained = llama.llama_model_n_ctx_train(model)
     n_ctx = max(LEAST_CONTEXT, min(int(request["n_ctx"]), trained if trained > 0 else 2**31))
     params = llama.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = params.n_ubatch = batch_tokens = min(batch_tokens, n_ctx)
     params.n_threads = params.n_threads_batch = max(1, int(request.get("threads", 1)))
-    params.type_k = params.type_v = getattr(llama, f"GGML_TYPE_{str(request.get('kv_cache', 'f16')).upper()}")
     params.no_perf = True
     if eval_callback is not None:
         params.cb_eval = eval_callback

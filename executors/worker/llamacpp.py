@@ -180,11 +180,6 @@ def bench(request: Request) -> dict[str, Any]:
     return result
 
 
-def render_template(request: Request) -> dict[str, Any]:
-    """`text`: the request's `template` applied to its `messages`, in the sandbox. Raises `bad-template`."""
-    return {"text": template.render(str(request["template"]), request["messages"])}
-
-
 OPERATIONS: dict[str, Operation] = {
     "info": info,
     "quantize": quantize,
@@ -193,7 +188,6 @@ OPERATIONS: dict[str, Operation] = {
     "score": score,
     "choices": choose,
     "bench": bench,
-    "render_template": render_template,
     "scan_scales": scales.scan,
     "token_ids": token_ids,
 }

@@ -231,7 +231,7 @@ def choose(request: Request) -> dict[str, Any]:
 def _pipeline(request: Request) -> genai.LLMPipeline:
     options = runtime_options(request)
     try:
-        return genai.LLMPipeline(str(request["model"]), str(request.get("device", "CPU")), **options)
+        return genai.LLMPipeline(str(request["model"]), "CPU", **options)
     except (RuntimeError, ValueError) as error:
         raise WorkerError("cannot-load", f"OpenVINO GenAI cannot load the model: {first_sentence(error)}.") from error
 

@@ -20,7 +20,7 @@ OUTPUT = "last_hidden_state"
 
 
 class Session:
-    """`request["model"]` compiled for `device` (CPU); see encoding.Encoder. Arithmetic in 32 bits where `exact`."""
+    """`request["model"]` compiled for the CPU; see encoding.Encoder. Arithmetic in 32 bits where `exact`."""
 
     def __init__(self, request: Request) -> None:
         started = time.perf_counter()
@@ -32,7 +32,7 @@ class Session:
             raise WorkerError("cannot-load", f"This is not an OpenVINO encoder with {OUTPUT}.")
         options = {name: value for name, value in runtime_options(request).items() if name != "KV_CACHE_PRECISION"}
         try:
-            compiled = ov.Core().compile_model(model, str(request.get("device", "CPU")), options)
+            compiled = ov.Core().compile_model(model, "CPU", options)
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise WorkerError("cannot-load", f"OpenVINO cannot compile the model: {first_sentence(error)}.") from error
@@ -75,8 +75,7 @@ def bench(request: Request) -> dict[str, Any]:
     settings.normalize, settings.max_length = True, int(request["max_tokens"])
     started = time.perf_counter()
     try:
-        device, options = str(request.get("device", "CPU")), runtime_options(request)
-        pipeline = genai.TextEmbeddingPipeline(str(request["model"]), device, settings, **options)
+        pipeline = genai.TextEmbeddingPipeline(str(request["model"]), "CPU", settings, **runtime_options(request))
     except (RuntimeError, ValueError) as error:
         raise WorkerError("cannot-load", f"OpenVINO GenAI cannot load the model: {first_sentence(error)}.") from error
     loaded = time.perf_counter() - started

@@ -66,7 +66,7 @@ def runtime_options(request: Request) -> dict[str, Any]:
 
 
 class Session:
-    """`request["model"]`, compiled for `device` (CPU) with `n_ctx` tokens at most; see evaluation.Model."""
+    """`request["model"]`, compiled for the CPU with `n_ctx` tokens at most; see evaluation.Model."""
 
     def __init__(self, request: Request, *, batch_tokens: int) -> None:
         started = time.perf_counter()
@@ -77,7 +77,7 @@ class Session:
         if INPUTS - names or "logits" not in model.outputs[0].get_names():
             raise WorkerError("cannot-load", "This is not a stateful OpenVINO language model with logits.")
         try:
-            compiled = ov.Core().compile_model(model, str(request.get("device", "CPU")), runtime_options(request))
+            compiled = ov.Core().compile_model(model, "CPU", runtime_options(request))
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise WorkerError("cannot-load", f"OpenVINO cannot compile the model: {first_sentence(error)}.") from error

@@ -123,7 +123,7 @@ def compare(pieces: Pieces, store: Path, index: Mapping[str, Any]) -> dict[str, 
     """Compare an artifact's `pieces` with the reference in `store`.
 
     Returns `blocks`: per block of `block_tokens` rows `[tokens, KL, same top-1, nll reference, nll artifact]`, sums;
-    `kl_p99`, `kl_p999`, `kl_max` over tokens; and `text_sha256`, `tokens_sha256`, which say what was scored. Raises
+    `kl_p99`, `kl_p999` over tokens; and `text_sha256`, `tokens_sha256`, which say what was scored. Raises
     WorkerError `non-finite-logits` and `bad-reference`.
     """
     rows, vocabulary = int(index["rows"]), int(index["vocabulary"])
@@ -152,7 +152,6 @@ def compare(pieces: Pieces, store: Path, index: Mapping[str, Any]) -> dict[str, 
         ],
         "kl_p99": float(np.quantile(kl, 0.99)),
         "kl_p999": float(np.quantile(kl, 0.999)),
-        "kl_max": float(kl.max()),
         "text_sha256": index.get("text_sha256"),
         "tokens_sha256": index["sha256"]["tokens.i32"],
     }
