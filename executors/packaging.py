@@ -1,15 +1,15 @@
 """The artifact folder as users of its framework expect it, and the run's manifest.
 
 `artifact/` holds the model, its card `README.md` and `SHA256SUMS`. A GGUF is named by the GGUF naming convention (ggml
-docs/gguf.md); the files of a model folder keep the names that their framework looks for. Model files are linked from
-where the rung made them, not copied.
+docs/gguf.md), as is any other single file; the files of a model folder keep the names that their framework looks for.
+Model files are linked from where the rung made them, not copied.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,7 +36,8 @@ _ENCODED = re.compile(r"[-.](I?Q\d\w*|B?F(16|32)|MXFP4|TQ\d_\d)$", re.IGNORECASE
 
 
 def artifact_name(work: Work, source_name: str, parameters: int, precision: str) -> str:
-    """The artifact's file name: `<BaseName>-<SizeLabel>-<FineTune>-<Version>-<Encoding>.gguf`.
+    """The name of an artifact that is one file: `<BaseName>-<SizeLabel>-<FineTune>-<Version>-<Encoding>.gguf`, or with
+    the ending by which another framework's artifacts are recognized.
 
     The name is the base model's, else the source file's without its own encoding. A missing size label is made from the
     count of parameters and a missing version is `v1.0`, as the convention has it. A mix is encoded as its base type
@@ -49,7 +50,13 @@ def artifact_name(work: Work, source_name: str, parameters: int, precision: str)
         parts.append(_size_label(parameters))
     versions = [part for part in parts if _VERSION.fullmatch(part)] or ["v1.0"]
     parts = [part for part in parts if part not in versions]
-    return "-".join([*parts, *versions[-1:], re.sub(r"[^A-Za-z0-9]+", "_", precision).strip("_")]) + ".gguf"
+    encoding = re.sub(r"[^A-Za-z0-9]+", "_", precision).strip("_")
+    return "-".join([*parts, *versions[-1:], encoding]) + _ending(framework_named(work.framework).holds)
+
+
+def _ending(holds: Sequence[str]) -> str:
+    found = re.search(r"\.\w+$", holds[0]) if len(holds) == 1 else None
+    return found[0] if found else ""
 
 
 def _size_label(parameters: int) -> str:
@@ -62,11 +69,11 @@ def _size_label(parameters: int) -> str:
 def package(sources: Mapping[Path, str], name: str, card: str, out: Path, made: Path) -> dict[str, Any]:
     """Fill the new folder `out`: the model files (`sources`: path to SHA-256), their card, their sums.
 
-    One `.gguf` gets `name`; several files keep their places in the folder `made`.
+    Where `made` is a file, it gets `name`; files of a folder keep their places in it.
     """
     sums = {}
     for path, sha256 in sources.items():
-        final = name if len(sources) == 1 else path.relative_to(made).as_posix()
+        final = name if path == made else path.relative_to(made).as_posix()
         (out / final).parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(path, out / final)
         sums[final] = sha256

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executors import plots, report_html, report_md
-from executors.packaging import artifact_name, model_card
+from executors.packaging import artifact_name, model_card, package
 from executors.runner import run_plan
 from knowledge.base import printable
+from knowledge.matrix import load_frameworks
 
 MIX = "Q8_0+ffn_gate=Q5_0"
 EVIL = '"><script>alert(1)</script>[x](javascript:alert(2))|`$(reboot)`\x1b[31m\u202e{{ 7*7 }}<img src=http://evil/x>'
@@ -230,6 +231,35 @@ def test_the_artifact_is_named_by_the_gguf_convention(
     assert work is not None
     assert artifact_name(work, source, parameters, precision) == name
     assert CONVENTION.match(name)
+
+
+@pytest.mark.parametrize(
+    ("holds", "ending"), [('["*.tflite"]', ".tflite"), ('["model.*"]', ""), ('["model.json", "*.bin"]', "")]
+)
+def test_a_file_of_another_framework_has_that_frameworks_ending(
+    holds: str, ending: str, advisor_home: Path, tmp_path: Path
+) -> None:
+    own = advisor_home / "frameworks/fake/frameworks.toml"
+    own.parent.mkdir(parents=True)
+    text = Path(__file__).with_name("fake_framework").joinpath("frameworks.toml").read_text()
+    own.write_text(re.sub(r"holds = .*", f"holds = {holds}", text))
+    work = fake_plan(fake_model(tmp_path / "m.gguf"), framework="fake", base_model="o/Tiny-1M").plan
+    assert work is not None
+    load_frameworks.cache_clear()
+    try:
+        assert artifact_name(work, "", 0, "int8") == f"Tiny-1M-v1.0-int8{ending}"
+    finally:
+        load_frameworks.cache_clear()
+
+
+def test_a_single_file_of_a_folder_keeps_its_name(tmp_path: Path) -> None:
+    for made in (tmp_path / "model.gguf", tmp_path / "folder/model.tflite"):
+        made.parent.mkdir(exist_ok=True)
+        made.write_text("weights")
+    package({tmp_path / "model.gguf": "0"}, "Tiny.gguf", "card", tmp_path / "one", tmp_path / "model.gguf")
+    package({tmp_path / "folder/model.tflite": "0"}, "Tiny", "card", tmp_path / "two", tmp_path / "folder")
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"Tiny.gguf", "README.md", "SHA256SUMS"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"model.tflite", "README.md", "SHA256SUMS"}
 
 
 def test_an_unknown_licence_is_said_and_never_invented(documents: dict[str, Any]) -> None:
