@@ -7,6 +7,12 @@ from typing import Any
 from knowledge.records import ModelSpec
 
 SOURCE, SOURCE_FOLDER = "work/source.gguf", "work/source"
+UNPACKED = "work/checkpoint"  # a GGUF as the folder of 16-bit weights that converters of other frameworks take
+UNPACK = (  # transformers' own reader, as a part of a shell's words: the file is their $1
+    'python -c "import os, sys, transformers as t; folder, name = os.path.split(os.path.abspath(sys.argv[1])); '
+    "[x.from_pretrained(folder, gguf_file=name).save_pretrained(sys.argv[2]) "
+    f'for x in (t.AutoModelForCausalLM, t.AutoTokenizer)]" "$1" {UNPACKED}'
+)
 
 
 def form_of(spec: ModelSpec) -> str:
@@ -31,6 +37,29 @@ def source_of(spec: ModelSpec) -> dict[str, Any]:
 def source_path(spec: ModelSpec) -> str:
     """Where the acquire step puts the model."""
     return SOURCE_FOLDER if form_of(spec) == "folder" else SOURCE
+
+
+def places_of(spec: ModelSpec) -> dict[str, str]:
+    """The words of commands for where a person has the model: never what its metadata calls it."""
+    gguf = form_of(spec) != "folder"
+    name = spec.hf_id or spec.name
+    file = spec.path or (f"{SOURCE_FOLDER}/{spec.files[0].path}" if gguf else "")
+    return {
+        "id": name,
+        "path": spec.path,
+        "file": file,
+        "checkpoint": UNPACKED if gguf else SOURCE_FOLDER,
+        "model": UNPACKED if gguf else spec.path or name,
+        "unpack": UNPACK,
+    }
+
+
+def is_by_hand(recipe: dict[str, Any], spec: ModelSpec) -> bool:
+    """Whether a person cannot go without the step of `recipe`: tools fetch checkpoints by themselves, but neither a
+    GGUF nor what is made already, and of these frameworks' converters none reads a GGUF."""
+    if recipe["kind"] == "acquire":
+        return not spec.path and (form_of(spec) == "file" or bool(spec.source_framework))
+    return form_of(spec) != "folder" and "local_command" in recipe
 
 
 def hub_flags(spec: ModelSpec) -> list[str]:

@@ -26,7 +26,7 @@ def recipe_of(judged: Judged) -> dict[str, Any]:
 
 def nncf_script(compression: dict[str, Any]) -> str:
     """A recipe as the Python that a person would type, from work/reference-ir to work/model."""
-    lines = ["import nncf, openvino as ov", "m = ov.Core().read_model('work/reference-ir/openvino_model.xml')"]
+    lines = ["import nncf, openvino as ov", 'm = ov.Core().read_model("work/reference-ir/openvino_model.xml")']
     for step in compression["passes"]:
         options = [f"mode=nncf.CompressWeightsMode.{step['mode'].upper()}"]
         if "group_size" in step:
@@ -36,9 +36,9 @@ def nncf_script(compression: dict[str, Any]) -> str:
         options += ["dataset=nncf.Dataset(SAMPLES)"] if step.get("scale_estimation") else []
         if step.get("roles"):
             parts = "|".join(part for role in step["roles"] for part in hf_parts(role))
-            options.append(f"ignored_scope=nncf.IgnoredScope(patterns=['^(?!.*({parts})).*$'])")
+            options.append(f'ignored_scope=nncf.IgnoredScope(patterns=["^(?!.*({parts})).*$"])')
         lines.append(f"m = nncf.compress_weights(m, {', '.join(options)})")
-    return "; ".join([*lines, "ov.save_model(m, 'work/model/openvino_model.xml', compress_to_fp16=False)"])
+    return "; ".join([*lines, 'ov.save_model(m, "work/model/openvino_model.xml", compress_to_fp16=False)'])
 
 
 def _gguf(judged: Judged) -> dict[str, Any]:

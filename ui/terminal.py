@@ -82,6 +82,11 @@ def command(screen: Console, words: str) -> None:
     screen.print(f"  [bold]{escape(printable(runnable(words), 4000))}[/bold]", soft_wrap=True)
 
 
+def shell_line(words: Sequence[str]) -> str:
+    """A command to paste into a shell, where nothing in a word acts: the one way that commands of plans are shown."""
+    return shlex.join(words)
+
+
 def runnable(words: str) -> str:
     """`words` with `advisor` or `python` as a path where the shell would find none, or another one."""
     name, _, rest = words.partition(" ")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.tree import Tree
 
-from ui.terminal import bullets, command, console, figure, gib, heading, pairs, safe, table
+from ui.terminal import bullets, command, console, figure, gib, heading, pairs, safe, shell_line, table
 
 Document = dict[str, Any]
 
@@ -60,7 +60,7 @@ def show_profile(profile: Document, saved: str | None = None) -> None:
         screen.print(f"\nOf low confidence: {safe(', '.join(doubtful))}")
     if saved is not None:
         screen.print("\nSaved. To plan for this machine anywhere:")
-        command(screen, f"advisor plan --profile {saved}")
+        command(screen, shell_line(["advisor", "plan", "--profile", saved]))
 
 
 def _pool(pool: Document) -> str:

@@ -11,7 +11,21 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
-from ui.terminal import bullets, command, console, duration, figure, gib, heading, interval, pairs, safe, share, table
+from ui.terminal import (
+    bullets,
+    command,
+    console,
+    duration,
+    figure,
+    gib,
+    heading,
+    interval,
+    pairs,
+    safe,
+    share,
+    shell_line,
+    table,
+)  # fmt: skip
 
 Document = dict[str, Any]
 
@@ -242,11 +256,11 @@ def _show_next(screen: Console, plan: Document, out: str | None) -> None:
         heading(screen, "How to make it, with the framework's own tools")
         for step in steps:
             bullets(screen, [safe(step.get("title") or step["id"])])
-            command(screen, " ".join(step["command"]))
+            command(screen, shell_line(step["command"]))
     if executable:
         known = [step["estimate"]["seconds"] for step in steps if step["estimate"]["seconds"] is not None]
         takes = f" (about {duration(sum(known))})" if known else ""
         heading(screen, f"Next: produce it and prove it{takes}")
         if out is None:
             screen.print("  the same command with --out plan.json keeps this plan, then:")
-        command(screen, f"advisor run {out or 'plan.json'}")
+        command(screen, shell_line(["advisor", "run", out or "plan.json"]))

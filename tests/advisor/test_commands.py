@@ -4,14 +4,20 @@ Flags as listed by the help of olive-ai 0.13.0, optimum-intel 2.2.0, mlx-lm 0.32
 2026-11-24; those of llama.cpp's programs from general knowledge, as none of them is installed here.
 """
 
+import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+from house_gguf import House, string
 
 from advisor.constraints import Constraints
 from advisor.decide import make_plan
+from advisor.embedding import recipes
+from knowledge.checkpoint import read_model_path
 from knowledge.models import find_model
+from knowledge.records import ModelSpec
 from probes.declared import declared_profile
 
 GIB = 2**30
@@ -76,12 +82,15 @@ MACHINES: list[dict[str, Any]] = [
 ]
 
 
-def commands(request: dict[str, Any], model: str) -> list[list[str]]:
+def steps(request: dict[str, Any], model: ModelSpec) -> list[dict[str, Any]]:
     asked = Constraints(**request)
     names = ("ram_bytes", "vram_bytes", "chip", "device", "vendor", "os", "target")
     profile = declared_profile(**{name: getattr(asked, name) for name in names})
-    document = make_plan(asked, profile, find_model(model))
-    return [step["command"] for step in document["plan"]["steps"]]
+    return make_plan(asked, profile, model)["plan"]["steps"]
+
+
+def commands(request: dict[str, Any], model: str) -> list[list[str]]:
+    return [step["command"] for step in steps(request, find_model(model))]
 
 
 @pytest.mark.parametrize("request_", MACHINES, ids=lambda r: " ".join(str(v) for v in r.values()))
@@ -137,3 +146,39 @@ def test_a_laptop_of_another_system_gets_no_steps_of_a_phone() -> None:
         {"chip": "Core Ultra 7 155H", "ram_bytes": 16 * GIB, "framework": "llama.cpp"}, "Llama-3.2-1B-Instruct"
     )
     assert not any(line[0] in ("adb", "cmake") for line in lines)
+
+
+OURS = {"unpack", "task", "openvino_device", "prompt_tokens"}  # words that no model and no user has a say in
+
+
+def test_no_word_of_a_model_becomes_code() -> None:
+    """What a file calls itself, and where it lies, are arguments of a program; what is run is fixed."""
+    for step in (step for kind in ("text", "embedding") for rows in recipes(kind).values() for step in rows):
+        for form in ("command", "local_command", "folder_command"):
+            for flag, code in pairwise(step.get(form, [])):
+                if flag == "-c" and step[form][0] in ("python", "sh"):
+                    assert set(re.findall(r"\{(\w+)\}", code)) <= OURS, code
+
+
+FILES = [
+    {"framework": "llama.cpp", "ram_bytes": 16 * GIB, "os": "linux"},
+    {"framework": "openvino", "ram_bytes": 16 * GIB, "os": "linux"},
+    {"framework": "olive", "ram_bytes": 16 * GIB, "os": "linux"},
+    {"framework": "mlx", "ram_bytes": 16 * GIB, "chip": "Apple M2"},
+]
+
+
+@pytest.mark.parametrize("request_", FILES, ids=lambda r: r["framework"])
+def test_commands_name_a_local_file_by_its_place_and_read_only_what_is_there(
+    request_: dict[str, Any], tmp_path: Path
+) -> None:
+    house = House().set("general.name", string("general.name", "x; touch p $(touch q)"))
+    path = house.write(tmp_path / "a file.gguf")
+    there = ["work/checkpoint", "work/gt.csv", "work/reference.kld"]  # what commands make beside their step's output
+    found = steps(request_, read_model_path(path))
+    for step in found:
+        there += step["outputs"]
+        for place in re.findall(r"\bwork/[\w./-]+", " ".join(step["command"])):
+            assert place.startswith(tuple(there)), f"{step['id']}: {place}"
+    assert any(str(path) in step["command"] for step in found)
+    assert not any("touch" in word for step in found for word in step["command"])

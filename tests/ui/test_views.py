@@ -1,10 +1,12 @@
 """What a person reads: the answer first, units everywhere, 80 columns, nothing untrusted that acts."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from house_gguf import House
 
 from probes.profile import CPU, GPU, Disk, HardwareProfile, MemoryPool, OperatingSystem
 from ui import terminal
@@ -217,6 +219,15 @@ def test_commands_to_copy_run_in_the_shell_at_hand(tmp_path: Path, monkeypatch: 
     assert terminal.runnable("advisor check x") == f"{ours}/advisor check x"
     monkeypatch.setenv("PATH", str(ours))
     assert terminal.runnable("advisor check x") == "advisor check x"
+
+
+def test_a_plan_s_commands_can_be_pasted_whatever_the_model_is_called(call, tmp_path: Path) -> None:
+    path = House().write(tmp_path / "x; touch p $(touch q).gguf")
+    words = ("plan", str(path), "--framework", "mlx", "--ram", "16GB", "--chip", "Apple M2")
+    made = [step["command"] for step in call(*words, "--json").document["plan"]["steps"]]
+    shown = [line[2:] for line in call(*words).out.splitlines()]
+    assert all(shlex.join(command) in shown for command in made if command[0] != "python")
+    assert any(str(path) in shlex.split(line) for line in shown if "mlx_lm.convert" in line)
 
 
 def test_paths_in_the_home_folder_are_short_and_still_work_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import streamlit as st
@@ -14,6 +13,7 @@ from probes.profile import HardwareProfile
 from ui import jobs
 from ui.command import Parser
 from ui.plan_options import add_constraints, constraints_from
+from ui.terminal import shell_line
 from ui.verbs_plan import make_plan
 from ui.web.parts import concerns, show_error, uploaded_json
 from ui.web.questions import DEFAULTS, HERE, OPTIONS, Asked, asked, keep_answers, show_questions
@@ -47,7 +47,7 @@ def show() -> None:
         show_downloads(plan)
         if question is not None:
             with st.expander("The same from the command line"):
-                st.code(shlex.join(["advisor", "plan", *question.words]), language="bash", wrap_lines=True)
+                st.code(shell_line(["advisor", "plan", *question.words]), language="bash", wrap_lines=True)
 
 
 def _decide() -> tuple[dict[str, Any] | None, Asked | None, AdvisorError | None]:

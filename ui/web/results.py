@@ -16,7 +16,7 @@ from knowledge.base import format_bytes
 from knowledge.rule_graph import graph_of
 from knowledge.rules import load_rules, words_for
 from ui.command import to_json
-from ui.terminal import duration, interval, share
+from ui.terminal import duration, interval, share, shell_line
 from ui.web.parts import note, picture, plain, safe, table
 from ui.web.tree import tree_html
 
@@ -181,7 +181,7 @@ def _show_steps(plan: Document) -> None:
         note = f" :gray[about {duration(takes)}]" if takes is not None else ""
         st.markdown(f"**{plain(step.get('title') or step['id'])}**{note}")
         if step["command"]:
-            st.code(" ".join(step["command"]), language="bash", wrap_lines=True)
+            st.code(shell_line(step["command"]), language="bash", wrap_lines=True)
 
 
 def _show_question(plan: Document, answer: Callable[[str, str], None]) -> None:

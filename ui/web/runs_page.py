@@ -12,7 +12,7 @@ from executors.report_html import in_short
 from executors.report_text import LABELS, OPERATORS, interval, quantity, summary
 from knowledge.base import AdvisorError
 from ui import jobs
-from ui.terminal import duration
+from ui.terminal import duration, shell_path
 from ui.web.parts import note, picture, plain, show_error, table
 
 Document = dict[str, Any]
@@ -154,7 +154,9 @@ def _show_checklist(run: jobs.Run) -> None:
                     if item[key]:
                         st.markdown(f"{label}: {plain(item[key])}")
                 if item["command"]:
-                    st.code(item["command"].replace("RUN_DIR", str(run.folder)), language="bash", wrap_lines=True)
+                    st.code(
+                        item["command"].replace("RUN_DIR", shell_path(run.folder)), language="bash", wrap_lines=True
+                    )
 
 
 def _show_files(run: jobs.Run) -> None:
