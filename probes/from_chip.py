@@ -46,12 +46,16 @@ def core_counts(cores: str) -> tuple[int | None, int | None]:
     """Physical and performance cores of a text such as "6P+8E+2LPE", "4 Zen 5 + 8 Zen 5c" or "8-10 Oryon".
 
     The lower bound where the text gives a range; performance cores are None where all cores are alike. Groups of a
-    hybrid chip run from the fastest to the slowest: only the last (and any marked E) counts as efficient.
+    hybrid chip run from the fastest to the slowest: only the last (and any marked E) counts as efficient. A name that
+    stands behind the last group alone ("2+6 Oryon") is that of all.
     """
     groups = [(int(found[1]), part) for part in cores.split("+") if (found := re.search(r"(\d+)", part))]
     if not groups:
         return None, None
     total = sum(count for count, _ in groups)
+    *others, last = (bool(re.search(r"[A-Za-z]", part)) for _, part in groups)
+    if last and not any(others):
+        return total, None
     fast = [count for count, part in groups[:-1] if not re.search(r"\d(?:-\d+)?(?:LP)?E\b", part)]
     return total, sum(fast) if len(groups) > 1 and fast else None
 

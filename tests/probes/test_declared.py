@@ -253,6 +253,7 @@ def test_nothing_of_this_machine_is_read(said: dict[str, Any]) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a declared profile read this machine")
 
+    outcome(said)  # the tables of the knowledge base, and what a person added to them, are read once
     with pytest.MonkeyPatch.context() as patch:
         for name in ("uname", "cpu_count", "sysconf", "listdir"):
             patch.setattr(f"os.{name}", refuse)
@@ -264,3 +265,20 @@ def test_a_declared_profile_survives_saving_and_loading(tmp_path: Path) -> None:
     profile = declared_profile(device="Raspberry Pi 5", ram_bytes=8 * GIB)
     write_json(tmp_path / "pi.json", profile.as_json())
     assert load_profile(tmp_path / "pi.json") == profile.model_copy(update={"origin": "loaded"})
+
+
+@pytest.mark.parametrize(
+    ("chip", "cores", "performance"),
+    [
+        ("Snapdragon 8 Elite", 8, None),
+        ("Snapdragon 8 Elite Gen 5", 8, None),
+        ("SA8295P", 8, None),
+        ("Snapdragon 8 Gen 3", 8, 6),
+        ("QCS6490", 8, 4),
+        ("Ryzen AI 9 HX 370", 12, 4),
+        ("Core Ultra 7 155H", 16, 6),
+    ],
+)
+def test_cores_that_share_one_name_are_all_fast(chip: str, cores: int, performance: int | None) -> None:
+    cpu = declared_profile(chip=chip, ram_bytes=16 * GIB).cpu
+    assert (cpu.physical_cores, cpu.performance_cores) == (cores, performance)
