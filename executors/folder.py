@@ -11,6 +11,7 @@ name that ends in `.partial`. Nothing outside the folder is written, and symboli
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -133,7 +134,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         raise file_error(error, path) from error
     try:
-        if not _try_lock(handle):
+        if not _try_lock(handle, path):
             owner = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             raise AdvisorError(
                 "run-in-progress",
@@ -149,12 +150,13 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 def owner(folder: RunFolder) -> int | None:
     """The id of the process that works in the folder now; None where nobody does."""
+    path = folder.root / LOCK
     try:
-        handle = os.open(folder.root / LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return None
     try:
-        if _try_lock(handle):
+        if _try_lock(handle, path):
             return None
         said = os.read(handle, 32).decode("ascii", "replace").strip()
         return int(said) if said.isdecimal() else None
@@ -162,7 +164,8 @@ def owner(folder: RunFolder) -> int | None:
         os.close(handle)
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int, path: Path) -> bool:
+    """Whether the lock is ours now, and nobody else's; AdvisorError where the file system gives none."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -174,7 +177,9 @@ def _try_lock(handle: int) -> bool:
             import fcntl
 
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise file_error(error, path) from error
         return False
     return True
 

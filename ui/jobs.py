@@ -135,8 +135,9 @@ def recorded(run_dir: Path, listener: Callable[[Event], None]) -> Iterator[Calla
     try:
         yield listen
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if written:  # else it is another run's
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _take(now: dict[str, Any], event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -85,6 +86,17 @@ def test_the_lock_is_held_and_goes_with_its_process(tmp_path: Path) -> None:
     holder.communicate()
     with locked(folder):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows locks otherwise")
+def test_a_file_system_without_locks_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(AdvisorError, match="No locks available") as refused, locked(open_folder(tmp_path / "run")):
+        pass
+    assert refused.value.code == "file-error"
 
 
 def test_what_is_published_is_whole_and_replaces_what_was_there(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from fake_run import MACHINE, MOMENTS, PLANNED, FakeExecutor, fake_model, fake_plan
 
-from executors.folder import RunFolder, damaged_outputs, read_status
+from executors.folder import RunFolder, damaged_outputs, locked, open_folder, read_status
 from executors.runner import run_plan
 from knowledge.base import AdvisorError
+from ui.jobs import PROGRESS, recorded
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills by signal")
 
@@ -55,6 +56,22 @@ def test_a_climb_that_did_the_first_rung_again_does_not_keep_its_report(tmp_path
     with pytest.raises(AdvisorError):
         run_plan(plan, tmp_path / "run", machine=MACHINE, executor=executor, escalate=True)
     assert json.loads((tmp_path / "run/report.json").read_text())["status"] == "error"
+
+
+def test_a_refused_second_run_leaves_the_progress_of_the_first(tmp_path: Path) -> None:
+    plan, folder = fake_plan(fake_model(tmp_path / "model.gguf")), open_folder(tmp_path / "run")
+
+    def run() -> None:
+        with recorded(folder.root, lambda event: None) as listen:
+            run_plan(plan, folder.root, machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"), on_event=listen)
+
+    progress = folder.root / PROGRESS
+    progress.write_text("{}")
+    with locked(folder), pytest.raises(AdvisorError, match="Another advisor"):
+        run()
+    assert progress.exists()
+    run()
+    assert not progress.exists()
 
 
 @pytest.mark.slow
