@@ -18,7 +18,15 @@ from advisor.memory import Budget
 from advisor.walk import Facts, Level
 from knowledge.base import AdvisorError
 from knowledge.chips import npu_kit
-from knowledge.matrix import Backend, Limit, architecture_served, load_limits, rows_for, systems_of_backend
+from knowledge.matrix import (
+    Backend,
+    Limit,
+    architecture_served,
+    framework_named,
+    load_limits,
+    rows_for,
+    systems_of_backend,
+)  # fmt: skip
 from knowledge.native import is_native, native_precision
 from knowledge.packing import DYNAMIC
 from knowledge.precisions import overrides_of, resolve_precision, stored_precision, uses_imatrix
@@ -200,11 +208,13 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
             "memory_limit": memory_limit(spec),
             "architecture": spec.architecture,
             "architecture_served": architecture_served(spec.architecture, row.framework, row.backend),
+            "made_for": spec.use_cases[0] if spec.use_cases else None,
             "serves_use_case": uses or request.model is not None,
             "licence": spec.licence or None,
             "commercial_use": spec.commercial_use,
             "model_context": spec.context or None,
             "model_layers": spec.layers,
+            "offloadable_layers": spec.layers + 1,
             "max_context": limit.max_context,
             "max_params_b": limit.max_params_b,
             "max_concurrency": limit.max_concurrency,
@@ -230,6 +240,9 @@ def options_for(
         precisions = (stored_precision(spec),)
     elif not request.precision and (own := precisions_of(spec, place.backend.framework, place.backend.backend)):
         precisions = tuple(p for name in own if (p := _precision(name, place.backend.framework)))
+    elif not request.precision and spec.is_encoder:
+        made = framework_named(place.backend.framework).of("embedding").precisions
+        precisions = (*(p for name in made if (p := _precision(name, place.backend.framework))), *precisions)
     elif not request.precision and (native := native_precision(spec.source_precision, place.backend.framework)):
         precisions = (native, *precisions)
     for precision in precisions:
@@ -269,5 +282,5 @@ def _source_bits(spec: ModelSpec) -> int:
     name = spec.source_precision.upper()
     if name in ("F16", "BF16", "F32", "FLOAT16", "BFLOAT16", "FLOAT32", ""):
         return 16
-    precision = _precision(name, "llama.cpp")
+    precision = native_precision(name, "llama.cpp") or _precision(name, "llama.cpp")
     return precision.nominal_bits if precision else 16

@@ -34,8 +34,6 @@ def _found_out(lost: Lost, request: Constraints) -> Facts:
         facts["fitting_kv"] = _fitting_kv(option, request, size.budget.bytes)
     if option and "{dividing_precision}" in reads:
         facts["dividing_precision"] = _dividing(option.spec, option.precision)
-    if "{made_for}" in reads:
-        facts["made_for"] = next(iter(lost.spec.use_cases), None)
     if "{serving_framework}" in reads:
         names = (framework.name for framework in load_frameworks())
         loads = (name for name in names if architecture_served(lost.spec.architecture, name, "") == "yes")

@@ -33,14 +33,18 @@ def refuse_contradictions(request: Constraints) -> None:
 
 def refuse_other_use(request: Constraints, model: ModelSpec | None) -> None:
     """AdvisorError `contradiction` where the use that was asked for is none of the named model's kind: what makes
-    vectors cannot answer, and what writes text makes no vectors that anything could be found with."""
+    vectors or transcripts cannot answer, what reads text alone sees and hears nothing, and what writes text makes no
+    vectors that anything could be found with."""
     if model is None or "use_case" not in request.model_fields_set:
         return
     modality, use = modalities()[model.modality], request.use_case
     if use == "embedding" and modality.writes:
         hint = "name an embedding model; advisor plan --use-case embedding recommends some"
-    elif use in _WRITING and model.modality == "embedding":
-        hint = "say --use-case embedding, or name a model that writes text"
+    elif use in _WRITING and model.modality not in ("text", "image-text"):
+        own = modalities()[model.modality].use_case
+        hint = f"say --use-case {own}, or name a model that writes text" if own else "name a model that writes text"
+    elif use in ("vision", "speech") and modalities()[model.modality].use_case != use:
+        hint = f"name a model for it; advisor plan --use-case {use} recommends some"
     else:
         return
     message = f"--use-case {use} and {model.name} exclude each other: it {modality.words}."

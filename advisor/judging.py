@@ -54,6 +54,7 @@ class Judged:
     taken: Sequence[Taken]
     notices: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
+    axes: tuple[float, ...] = ()
     pareto: bool = False
 
     @property

@@ -80,7 +80,7 @@ def predict_retention(
         return Retention(0.998, 1.0, 1.0, "assumed", "16-bit weights are the reference")
     if is_native(spec, precision):
         rest = predict_retention(spec, resolve_precision("Q8_0", precision.framework)[0], 8.5, method, evidence)
-        return replace(rest, source=f"experts as published, the rest as Q8_0: {rest.source}")
+        return replace(rest, source=f"the weights as they were trained, the rest as Q8_0: {rest.source}")
     rows = [row for row in load_quality() if row.metric != AGREEMENT] if evidence is None else evidence
     wanted = "imatrix" if uses_imatrix(precision) else method_of(precision) or method or _made_by(precision)
     return _interval(_loss(spec, precision, bits_per_weight, wanted, rows))

@@ -74,11 +74,12 @@ def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> 
     written = modalities()[judged.option.spec.modality].writes
     rate = judged.decode.mid if written else judged.prefill.mid and judged.prefill.mid / _READ_PER_WRITTEN
     speed = _speed_score(rate, shares["enough_tps"])
-    kept = _clamp((judged.retention.mid - _WORST_RETENTION) / (1 - _WORST_RETENTION))
-    able = capability(judged.option.spec, judged.option.facts["use_case"])
-    quality = 0.75 * able + 0.25 * kept if ranked_models else kept
-    memory = _clamp(1 - judged.size.need.total_bytes / judged.size.budget.bytes) if judged.size.budget.bytes else 0.0
+    able = capability(judged.option.spec, judged.option.facts["use_case"]) if ranked_models else 0.0
+    kept = (judged.retention.mid - _WORST_RETENTION) / (1 - _WORST_RETENTION)
+    quality = 0.75 * able + 0.25 * _clamp(kept) if ranked_models else _clamp(kept)
+    memory = _headroom(judged)
     effort = 1 - judged.option.backend.effort
+    judged.axes = (rate or _stand_in(shares["enough_tps"]), able, kept, memory, effort)
     total = (
         shares["speed"] * speed + shares["quality"] * quality + shares["memory"] * memory + shares["effort"] * effort
     )
@@ -92,10 +93,22 @@ def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> 
     }
 
 
+def _headroom(judged: Judged) -> float:
+    """The share of the usable memory that stays free; none of a split model, which fills the GPU's."""
+    if judged.size.split or not judged.size.budget.bytes:
+        return 0.0
+    return _clamp(1 - judged.size.need.total_bytes / judged.size.budget.bytes)
+
+
 def _speed_score(tps: float | None, enough: float) -> float:
     if tps is None:
         return _UNKNOWN_SPEED_SCORE
     return _clamp(math.log(max(tps, 1e-9) / _SLOWEST_USEFUL_TPS) / math.log(enough / _SLOWEST_USEFUL_TPS))
+
+
+def _stand_in(enough: float) -> float:
+    """The speed (tok/s) that an unknown one is scored as."""
+    return _SLOWEST_USEFUL_TPS * math.pow(enough / _SLOWEST_USEFUL_TPS, _UNKNOWN_SPEED_SCORE)
 
 
 def capability(spec: ModelSpec, use_case: str = "chat") -> float:
@@ -114,16 +127,16 @@ def _clamp(value: float) -> float:
 
 
 def _mark_pareto(survivors: Sequence[Judged]) -> None:
-    """On the front: no other is at least as good in speed, quality, memory and effort, and better in one."""
-    axes = ("speed", "quality", "memory", "effort")
-    points = sorted({tuple(j.scores[a] for a in axes) for j in survivors}, reverse=True)
+    """On the front: no other is at least as good in speed, in what the model can and what is kept of it, in memory and
+    effort, and better in one. Speed counts beyond what the priority's score rewards."""
+    points = sorted({judged.axes for judged in survivors}, reverse=True)
     front: list[tuple[float, ...]] = []
     for point in points:
         if not any(all(o >= p for o, p in zip(other, point, strict=True)) for other in front):
             front.append(point)
     marked = set(front)
     for judged in survivors:
-        judged.pareto = tuple(judged.scores[a] for a in axes) in marked
+        judged.pareto = judged.axes in marked
 
 
 def recommendation(position: int, judged: Judged) -> dict[str, Any]:

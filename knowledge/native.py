@@ -1,7 +1,7 @@
-"""Models trained for quantized weights (gpt-oss: experts in MXFP4): the precision that keeps them as published.
+"""Models trained for quantized weights (gpt-oss: experts in MXFP4, BitNet: ternary): the precision that keeps them.
 
 A precision marked `native_only` is made for such models alone; it is theirs when its name begins with the type that the
-weights are published in.
+weights were trained in, or when that is its method.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from knowledge.weights import weights
 @cache
 def native_precision(source_precision: str, framework: str) -> Precision | None:
     """The precision of `framework` that keeps weights published in `source_precision`; None where it has none."""
-    kind = source_precision.upper()
-    native = (p for p in load_precisions() if p.framework == framework and p.native_only)
-    return next((p for p in native if kind and p.name.upper().split("_")[0] == kind), None)
+    return next((p for p in load_precisions() if p.framework == framework and _keeps(p, source_precision)), None)
 
 
 def is_native(spec: ModelSpec, precision: Precision) -> bool:
-    return precision.native_only and native_precision(spec.source_precision, precision.framework) is precision
+    return _keeps(precision, spec.source_precision)
+
+
+def _keeps(precision: Precision, trained_in: str) -> bool:
+    kind = trained_in.upper()
+    return precision.native_only and kind in (precision.name.upper().split("_")[0], precision.method.upper())
 
 
 def published_bytes(spec: ModelSpec) -> int:

@@ -208,3 +208,33 @@ def test_a_cpu_of_unknown_cores_is_as_fast_as_those_usual_of_its_family_and_no_t
     (bench,) = [step for step in document["plan"]["steps"] if step["kind"] == "benchmark"]
     assert "-t" not in bench["command"]
     assert document["plan"]["threads"] == cpu["usual_cores"] - 1
+
+
+def test_what_is_expected_to_be_fast_enough_goes_before_what_nobody_can_tell() -> None:
+    """Of the CPU beside an RTX 3060 nothing is known: its answers are warned of and come last."""
+    for floor in ({"max_ttft_ms": 200}, {"min_decode_tps": 60}):
+        document = plan(chip="RTX 3060", ram_bytes=32 * GIB, os="linux", top=12, **floor)
+        known = [row["decode_tps"]["mid"] is not None for row in document["recommendations"]]
+        assert known == sorted(known, reverse=True)
+        assert known[0]
+        for row in document["recommendations"]:
+            told = any("not checked" in words or "are not checked" in words for words in row["warnings"])
+            assert told == (row["decode_tps"]["mid"] is None)
+
+
+def test_no_option_on_the_front_is_beaten_in_everything_and_speed_counts_beyond_enough() -> None:
+    document = plan(chip="Ryzen AI Max+ 395", ram_bytes=128 * GIB, os="linux", top=12)
+    rows = document["recommendations"]
+    fastest = max(rows, key=lambda row: row["decode_tps"]["mid"] or 0.0)
+    assert fastest["pareto"]
+    assert rows[0]["backend"] != "cpu"
+
+
+def test_a_precision_that_leaves_next_to_nothing_is_not_recommended_unless_it_is_named() -> None:
+    board: dict[str, Any] = {"device": "Raspberry Pi Zero 2 W", "os": "linux"}
+    document = plan(**board)
+    assert document["status"] == "infeasible"
+    assert any(row["rule"] == "quality.unusable" for row in document["rejected"])
+    asked = plan("SmolLM2-135M-Instruct", precision="Q2_K", **board)
+    assert all(row["quality"]["retention"]["mid"] < 0.5 for row in asked["recommendations"])
+    assert asked["status"] == "ok"

@@ -162,6 +162,13 @@ def test_an_encoder_on_another_device_is_shown_and_not_run(house: ModelSpec) -> 
     assert {step["settings"]["kind"] for step in document["plan"]["steps"]} == {"guide"}
 
 
+def test_an_encoder_on_an_npu_is_quantized_as_encoders_are_and_not_as_language_models_are() -> None:
+    document = plan("all-MiniLM-L6-v2", chip="Core Ultra 7 155H", ram_bytes=16 * GIB, os="windows", target="npu")
+    best = document["recommendations"][0]
+    assert (best["backend"], best["precision"]) == ("openvino-npu", "int8-sym")
+    assert best["quality"]["retention"]["mid"] > 0.95
+
+
 # ---- what excludes each other
 
 
@@ -172,6 +179,9 @@ def test_an_encoder_on_another_device_is_shown_and_not_run(house: ModelSpec) -> 
         ("all-MiniLM-L6-v2", "chat"),
         ("all-MiniLM-L6-v2", "code"),
         ("Qwen3-Embedding-0.6B", "agent"),
+        ("Qwen3-8B", "vision"),
+        ("Qwen3-8B", "speech"),
+        ("whisper-base", "chat"),
     ],
 )
 def test_a_use_that_the_model_is_not_for_is_bad_input(model: str, use: str) -> None:
@@ -189,6 +199,9 @@ def test_a_use_that_the_model_is_not_for_is_bad_input(model: str, use: str) -> N
         ("all-MiniLM-L6-v2", {"use_case": "embedding"}),
         ("all-MiniLM-L6-v2", {"use_case": "rag"}),
         ("SmolLM2-135M-Instruct", {"use_case": "rag"}),
+        ("Qwen3.5-4B", {"use_case": "vision"}),
+        ("Qwen3.5-4B", {"use_case": "chat"}),
+        ("whisper-base", {"use_case": "speech"}),
     ],
 )
 def test_a_use_that_was_not_said_or_fits_is_no_contradiction(model: str, said: dict[str, Any]) -> None:

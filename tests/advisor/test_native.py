@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import planning
 import pytest
 
 from advisor.constraints import Constraints
@@ -51,3 +52,24 @@ def test_what_is_downloaded_is_what_is_published(model: str, gb: float) -> None:
 def test_sixteen_bit_weights_have_no_native_precision() -> None:
     assert native_precision("BF16", "llama.cpp") is None
     assert native_precision("", "llama.cpp") is None
+
+
+def test_ternary_weights_are_kept_as_they_were_trained_where_they_can_be_multiplied() -> None:
+    document = plan("BitNet-b1.58-2B-4T", 16)
+    best = document["recommendations"][0]
+    assert (best["framework"], best["backend"], best["precision"]) == ("llama.cpp", "cpu", "TQ2_0")
+    assert best["quality"]["retention"]["low"] > 0.99
+    assert not any("2 bits" in words for words in best["warnings"])
+    assert plan("BitNet-b1.58-2B-4T", 16, precision="TQ1_0")["status"] == "ok"
+    on_cuda = planning.plan(
+        "BitNet-b1.58-2B-4T", precision="TQ2_0", chip="RTX 4060", ram_bytes=16 * GIB, os="linux", target="gpu"
+    )
+    assert any(row["rule"] == "precision.ternary-backend" and row["backend"] == "cuda" for row in on_cuda["rejected"])
+    assert not any(row["backend"] == "cuda" for row in on_cuda["recommendations"])
+
+
+def test_what_runs_weights_as_they_were_published_goes_first() -> None:
+    mac: dict[str, Any] = {"chip": "Apple M4 Max", "ram_bytes": 128 * GIB, "os": "macos"}
+    rows = planning.plan("gpt-oss-20b", **mac)["recommendations"]
+    assert (rows[0]["framework"], rows[0]["precision"]) == ("llama.cpp", "MXFP4_MOE")
+    assert "mlx" in {row["framework"] for row in rows}

@@ -100,7 +100,7 @@ def test_a_plan_says_how_a_model_is_split() -> None:
     assert 0 < layers < 32
     assert best["memory"]["pool"] == "vram+ram"
     assert best["memory"]["total_bytes"] <= best["memory"]["budget_bytes"]
-    assert any(f"Only {layers} of 32 layers" in warning for warning in best["warnings"])
+    assert any(f"Only {layers} of 33 layers" in warning for warning in best["warnings"])
     benchmark = next(step for step in document["plan"]["steps"] if step["kind"] == "benchmark")
     command = benchmark["command"]
     assert command[command.index("--n-gpu-layers") + 1] == str(layers)
@@ -120,3 +120,10 @@ def test_a_model_that_fits_is_not_split_and_a_catalogue_never_is() -> None:
     profile = declared_profile(ram_bytes=32 * GIB, vram_bytes=8 * GIB, vendor="nvidia", os="linux")
     catalogue = make_plan(asked, profile, None)
     assert all("n_gpu_layers" not in r["settings"] for r in catalogue["recommendations"])
+
+
+def test_what_fits_the_gpu_goes_before_a_split_whose_speed_nobody_knows() -> None:
+    document = plan(DENSE, 12, 64, context=65536, kv_cache="q8_0")
+    assert "n_gpu_layers" not in document["recommendations"][0]["settings"]
+    split_rows = [row for row in document["recommendations"] if "n_gpu_layers" in row["settings"]]
+    assert all(row["score"]["memory"] == 0 for row in split_rows)
