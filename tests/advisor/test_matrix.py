@@ -56,7 +56,10 @@ def has_vulkan(e: Engine) -> bool:
 
 
 def has_rocm(e: Engine) -> bool:
-    return is_a("gpu", "amd", *DESKTOP)(e) and not re.match(r"gfx([789]0[0-6c]|101|8)", e.generation)
+    """On Windows only what llama.cpp's release is built for; on Linux a sibling's kernels can be forced."""
+    built = "" if e.os != "windows" else r"(?!gfx1103|gfx103[3-7]|gfx115[2-9])"
+    loads = re.match(rf"{built}(?!gfx([789]0[0-6c]|101|8))", e.generation)
+    return is_a("gpu", "amd", *DESKTOP)(e) and bool(loads)
 
 
 def has_sycl(e: Engine) -> bool:
@@ -165,6 +168,14 @@ def test_a_board_without_a_gpu_is_not_asked_for_its_gpu() -> None:
     assert plan(device="Raspberry Pi 5 8GB", target="gpu")["status"] == "ok"
 
 
+def test_a_gpu_that_the_windows_release_has_no_kernels_for_gets_vulkan_and_is_told_why() -> None:
+    document = plan(chip="Ryzen AI 7 350", ram_bytes=16 * GIB, os="windows")
+    assert "vulkan" in {r["backend"] for r in document["recommendations"]}
+    (said,) = [r for r in document["rejected"] if r["backend"] == "rocm"]
+    assert said["rule"] == "backend.unsupported"
+    assert "invalid device function" in said["text"]
+
+
 def backends(vendor: str, generation: str, os: str | None, kind: str = "gpu", arch: str = "x86_64") -> set[str]:
     engine = Engine(kind, vendor, "x", generation, "ram", None, None, None, os=os, arch=arch)
     return {f"{row.framework}/{row.backend}" for row in offered(engine)}
@@ -174,7 +185,9 @@ def backends(vendor: str, generation: str, os: str | None, kind: str = "gpu", ar
     ("generation", "os", "rocm", "vulkan"),
     [
         ("gfx1100", "linux", True, True), ("gfx1100", "windows", True, True), ("gfx1030", "linux", True, True),
-        ("gfx1030", "windows", False, True), ("gfx1032", "windows", False, True), ("gfx942", "linux", True, False),
+        ("gfx1030", "windows", True, True), ("gfx1032", "windows", True, True), ("gfx942", "linux", True, False),
+        ("gfx1103", "windows", False, True), ("gfx1103", "linux", True, True), ("gfx1150", "windows", True, True),
+        ("gfx1152", "windows", False, True), ("gfx1152", "linux", True, True), ("gfx1036", "windows", False, True),
         ("gfx942", "windows", False, False), ("gfx906", "linux", False, True), ("gfx803", "linux", False, True),
         ("gfx1151", "windows", True, True), ("gfx1201", "linux", True, True), ("", "linux", True, True),
     ],
