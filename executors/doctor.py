@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from executors import history
-from executors.interpreters import interpreter_for, module_of
+from executors.interpreters import install_hint, interpreter_for, module_of
 from executors.toolchain import compiler, list_toolchains
 from knowledge.base import AdvisorError, advisor_home, exists, format_bytes
 from knowledge.matrix import load_frameworks
@@ -120,7 +120,7 @@ def _framework(name: str) -> Check:
         return _check(name, "warn", error.message, error.hint)
     program = f"import {module_of(name)} as m; print(getattr(m, '__version__', ''))"
     command = [str(python), "-I", "-c", program]
-    hint = f"make an environment of its own for it: advisor toolchain install {name}"
+    hint = f"install it anew: {install_hint(name)}"
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=LOAD_SECONDS, stdin=subprocess.DEVNULL

@@ -32,7 +32,7 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
             return python
         message = f"The isolated toolchain of {framework} has lost its interpreter ({record})."
         raise AdvisorError("toolchain-missing", message, hint, EXIT_TOOLCHAIN_MISSING)
-    if find_spec(module) is not None:
+    if _is_here(module):
         return Path(sys.executable)
     raise AdvisorError("toolchain-missing", f"{framework} is not installed here.", hint, EXIT_TOOLCHAIN_MISSING)
 
@@ -43,6 +43,17 @@ def module_of(framework: str) -> str | None:
     return MODULES.get(framework) or own or None
 
 
+def _is_here(module: str) -> bool:
+    """Whether this interpreter has `module`, which a user may have named: to Python, `a.b` without `a` is an error."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def install_hint(framework: str) -> str:
-    """What to do where `framework` is missing."""
+    """What to do where `framework` is missing; one of the user's own is looked for in this interpreter alone."""
+    own = next((row.python for row in load_frameworks() if row.name == framework and framework not in MODULES), "")
+    if own:
+        return f"{sys.executable} -m pip install {own}"
     return f"advisor toolchain install {framework}"

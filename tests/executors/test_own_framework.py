@@ -141,6 +141,19 @@ def test_its_plan_runs_nowhere_else(home: Path, tmp_path: Path) -> None:
     assert (code, refused["error"]["code"]) == (2, "bad-plan")
 
 
+@pytest.mark.parametrize("module", ["nowhere_to_be_found", "nowhere_to_be_found.inside", ".", "json.nothing"])
+def test_its_missing_package_is_told_with_the_command_that_brings_it(home: Path, module: str, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "frameworks" / "fake")
+    row = tmp_path / "frameworks/fake/frameworks.toml"
+    row.write_text(row.read_text().replace('imports = "numpy"', f'imports = "{module}"'))
+    hint = f"{sys.executable} -m pip install fake-runtime"
+    _, document = call(tmp_path, "doctor")
+    check = next(check for check in document["checks"] if check["id"] == "fake")
+    assert (check["status"], check["hint"]) == ("warn", hint)
+    code, refused = call(tmp_path, "run", home / "plan.json", "--workdir", tmp_path / "run")
+    assert (code, refused["error"]["code"], refused["error"]["hint"]) == (6, "toolchain-missing", hint)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
