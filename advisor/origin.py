@@ -8,10 +8,10 @@ from knowledge.records import ModelSpec
 
 SOURCE, SOURCE_FOLDER = "work/source.gguf", "work/source"
 UNPACKED = "work/checkpoint"  # a GGUF as the folder of 16-bit weights that converters of other frameworks take
-UNPACK = (  # transformers' own reader, as a part of a shell's words: the file is their $1
-    'python -c "import os, sys, transformers as t; folder, name = os.path.split(os.path.abspath(sys.argv[1])); '
-    "[x.from_pretrained(folder, gguf_file=name).save_pretrained(sys.argv[2]) "
-    f'for x in (t.AutoModelForCausalLM, t.AutoTokenizer)]" "$1" {UNPACKED}'
+UNPACK = (  # transformers' own reader, as Python for `python -c`: the file is its first argument
+    "import os, subprocess, sys, transformers as t; folder, name = os.path.split(os.path.abspath(sys.argv[1])); "
+    f'[x.from_pretrained(folder, gguf_file=name).save_pretrained("{UNPACKED}") '
+    "for x in (t.AutoModelForCausalLM, t.AutoTokenizer)]"
 )
 
 
