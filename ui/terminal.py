@@ -7,16 +7,18 @@ characters and takes rich's markup literally. Colours follow NO_COLOR; without a
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -25,7 +27,10 @@ from rich.text import Text
 from knowledge.base import format_bytes, printable
 
 Band = dict[str, Any]
-_SHORT_COLUMN = 22  # characters that still leave room for other columns on 80
+_FIGURE = re.compile(r"[<>= -]*\d")
+_NAME = re.compile(r"[^\W\d_]")
+_GAP = 2  # characters between columns
+_SHORTEST_FOLD = 12  # characters of a name on one line that still let it be read
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -60,17 +65,68 @@ def pairs(screen: Console, rows: Iterable[tuple[str, str]]) -> None:
     screen.print(Padding(table, (0, 0, 0, 2)))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
-    """A table of already safe cells; the columns named in `right` hold numbers. Short columns are never broken."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    cells = [tuple(row) for row in rows]
-    for number, column in enumerate(columns):
-        width = max((cell_len(strip_markup(row[number])) for row in cells), default=0)
-        justify: Literal["left", "right"] = "right" if column in right else "left"
-        made.add_column(column, justify=justify, no_wrap=max(width, len(column)) <= _SHORT_COLUMN, overflow="fold")
-    for row in cells:
-        made.add_row(*row)
-    return made
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A table of already safe cells; the columns named in `right` hold numbers, which no width ever breaks.
+
+    Where it is narrow, words wrap, then names fold; where that is not enough, each row is a block of its own.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: frozenset[str]
+
+    def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width - _GAP * (len(self.columns) - 1)
+        widths = self._widths(room)
+        if widths is None:
+            yield from map(self._block, self.rows)
+            return
+        made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for column, width in zip(self.columns, widths, strict=True):
+            justify: Literal["left", "right"] = "right" if column in self.right else "left"
+            made.add_column(column, justify=justify, width=width, overflow="fold")
+        for row in self.rows:
+            made.add_row(*row)
+        yield made
+
+    def _widths(self, room: int) -> list[int] | None:
+        """A width for each column, `room` in all; None where they cannot have it. Names fold only where they must."""
+        natural, wrapped, folded = zip(*map(self._measure, range(len(self.columns))), strict=True)
+        return _narrowed(natural, wrapped, room) or _narrowed(natural, folded, room)
+
+    def _measure(self, number: int) -> tuple[int, int, int]:
+        """The width of a column: as it is, with its words wrapped, with its names folded as well."""
+        column = self.columns[number]
+        texts = [column, *(strip_markup(row[number]) for row in self.rows)]
+        whole = max((cell_len(text) for text in texts if column in self.right and _FIGURE.match(text)), default=0)
+        words = [(cell_len(word), _NAME.search(word)) for text in texts for word in text.split()]
+        wrapped = max((width for width, _ in words), default=0)
+        folded = max((min(width, _SHORTEST_FOLD) if name else width for width, name in words), default=0)
+        return max(map(cell_len, texts)), max(whole, wrapped), max(whole, folded)
+
+    def _block(self, row: Sequence[str]) -> Padding:
+        block = Table.grid(padding=(0, _GAP))
+        for column, cell in zip(self.columns, row, strict=True):
+            if cell:
+                block.add_row(f"[dim]{column}[/dim]", cell)
+        return Padding(block, (1, 0, 0, 0))
+
+
+def _narrowed(natural: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
+    """The widths `natural`, the widest narrowed first until they fit; None where `least` does not."""
+    widths = list(natural)
+    while sum(widths) > room:
+        spare = [number for number, width in enumerate(widths) if width > least[number]]
+        if not spare:
+            return None
+        widths[max(spare, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> Cells:
+    """`Cells` of what can be gone through once."""
+    return Cells(tuple(columns), tuple(map(tuple, rows)), frozenset(right))
 
 
 def strip_markup(text: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from ui.terminal import (
+    Cells,
     bullets,
     command,
     console,
@@ -52,6 +53,7 @@ def _show_ok(screen: Console, plan: Document) -> None:
     if len(plan["recommendations"]) > 1:
         heading(screen, "Others that fit")
         screen.print(_recommendations(plan["recommendations"]))
+        screen.print("* nothing else here is better in every respect", style="dim")
 
 
 def _show_recommendation(screen: Console, best: Document) -> None:
@@ -91,7 +93,7 @@ def _wait(ttft_ms: Document) -> str:
     return interval(ttft_ms, "s" if seconds else "ms", 0.001 if seconds else 1)
 
 
-def _recommendations(rows: list[Document]) -> Any:
+def _recommendations(rows: list[Document]) -> Cells:
     """All recommendations; the model's column only where they differ in it."""
     columns = ["#", "model", "runs on", "precision", "GiB", "tok/s", "quality"]
     cells = [
@@ -109,9 +111,7 @@ def _recommendations(rows: list[Document]) -> Any:
     if len({row["model"] for row in rows}) == 1:
         for line in (columns, *cells):
             del line[1]
-    made = table(columns, cells, right=("GiB", "tok/s", "quality"))
-    made.caption = "* nothing else here is better in every respect"
-    return made
+    return table(columns, cells, right=("GiB", "tok/s", "quality"))
 
 
 def _runs_on(row: Document) -> str:

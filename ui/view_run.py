@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from executors.report_text import LABELS
 from knowledge.base import printable
 from ui.terminal import (
+    Cells,
     bullets,
     command,
     console,
@@ -147,7 +147,7 @@ def _show_why(screen: Console, report: Document) -> None:
         screen.print(table(("precision", "quality", "of 16 bits", "result"), rows, right=("quality", "of 16 bits")))
 
 
-def _predictions(rows: list[Document]) -> Table:
+def _predictions(rows: list[Document]) -> Cells:
     cells = (
         (safe(row["metric"]), _expected(row), quantity(row["metric"], row["measured"]), _within(row)) for row in rows
     )
@@ -173,7 +173,7 @@ def _within(row: Document) -> str:
     return "[green]yes[/green]" if row["low"] <= row["measured"] <= row["high"] else "[red]no[/red]"
 
 
-def gates_table(gates: list[Document]) -> Table:
+def gates_table(gates: list[Document]) -> Cells:
     cells = (
         (
             safe(gate["id"]),
