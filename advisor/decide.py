@@ -120,6 +120,8 @@ def _assumptions(request: Constraints, profile: HardwareProfile) -> list[str]:
         )
     if request.context is None:
         words.append("Context 4096 tokens (less where the model or the NPU has less); change it with --context.")
+    if sum(gpu.kind == "discrete" for gpu in profile.gpus) > 1:
+        words.append("Every option uses one graphics card: advisor splits no model over several.")
     return words
 
 

@@ -1,7 +1,8 @@
 """Names of hardware in a form that can be compared: what people, drivers and product pages write for the same thing.
 
 Contract: `normalize` gives lower-case words without trademarks, clock rates and punctuation; `runs` its letter runs and
-digit runs ("RTX4090" and "RTX 4090" alike) without the words that say nothing; `split_memory` takes a memory size out.
+digit runs ("RTX4090" and "RTX 4090" alike) without the words that say nothing; `split_memory` takes a memory size out,
+`split_count` how many of a thing there are.
 """
 
 from __future__ import annotations
@@ -47,6 +48,18 @@ _SUBSTITUTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
+_MOST = 16
+_NUMBERS = {"dual": 2, "double": 2, "two": 2, "twin": 2, "triple": 3, "three": 3, "quad": 4, "four": 4}
+_COUNTS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"^\s*(?P<count>\d{1,2}) ?[x×*] ?(?P<name>(?:[a-z]|\d{4}).*)$",
+        r"^(?P<name>.*?)\s*[*×] ?(?P<count>\d{1,2})\s*$",
+        r"^(?P<name>.*\d\w*(?: \w+)?) x ?(?P<count>\d{1,2})\s*$",  # not the X of "Snapdragon X2"
+        rf"^\s*(?P<count>{'|'.join(_NUMBERS)}) (?P<name>.+)$",
+    )
+)
+
 
 def normalize(text: str) -> str:
     """`text` in lower case with single spaces, without trademarks, clock rates, graphics suffixes and punctuation."""
@@ -60,6 +73,15 @@ def split_memory(clean: str) -> tuple[str, float | None]:
     """A normalized text without its memory sizes, and the first of them in GiB."""
     sizes = _MEMORY.findall(clean)
     return " ".join(_MEMORY.sub(" ", clean).split()), float(sizes[0]) if sizes else None
+
+
+def split_count(text: str) -> tuple[str, int]:
+    """A text without its count of things, and that: "2x RTX 3090", "dual RTX 3090" and "RTX 3090 * 2" alike."""
+    for pattern in _COUNTS:
+        if found := pattern.match(text):
+            count = found["count"].lower()
+            return found["name"], max(1, min(_MOST, _NUMBERS.get(count) or int(count)))
+    return text, 1
 
 
 def runs(clean: str) -> list[str]:

@@ -13,12 +13,10 @@ from functools import lru_cache
 
 from knowledge.base import AdvisorError
 from knowledge.match import chips_named, match_hardware
+from knowledge.names import split_count
 from knowledge.records import Chip
 
 _LIMIT = 160
-_MAX_COUNT = 16
-_COUNT_BEFORE = re.compile(r"^\s*(\d{1,2}) ?[x×] ?(?=[A-Za-z]|\d{4})", re.IGNORECASE)
-_COUNT_AFTER = re.compile(r"[*×] ?(\d{1,2})\s*$")
 _VARIANT = re.compile(r"(?:rtx|gtx|rx)\s?\d+\s?(?:ti super|ti|super|xtx|xt)\b", re.IGNORECASE)
 _APPLE = re.compile(r"\b(?:apple )?(m[1-9] ?(?:pro|max|ultra)?)\b", re.IGNORECASE)
 
@@ -35,27 +33,22 @@ class SystemFacts:
 def system_facts(device: str, chip: str, memory_gib: float | None = None) -> SystemFacts:
     """What the columns of a measurement name."""
     device, chip = (text[:_LIMIT].replace("\u2011", "-") for text in (device, chip))
-    count = max(map(_count, (device, chip)))
-    for name in _names(device, _COUNT_BEFORE.sub("", chip)):
+    (device, devices), (chip, chips) = split_count(device), split_count(chip)
+    count = max(devices, chips)
+    for name in _names(device, chip):
         found = _resolve(name, memory_gib)
         if found and (found.bandwidth_gbs or found.fp16_tflops):
             return SystemFacts(found, count)
     return SystemFacts(None, count)
 
 
-def _count(text: str) -> int:
-    match = _COUNT_BEFORE.search(text) or _COUNT_AFTER.search(text)
-    return max(1, min(_MAX_COUNT, int(match[1]))) if match else 1
-
-
 def _names(device: str, chip: str) -> list[str]:
-    plain = _COUNT_AFTER.sub("", device)
     names = [chip]
     variant = _VARIANT.search(device)
     if variant and chip and chip.lower() in variant[0].lower():
         names.insert(0, variant[0])  # the device says "2080 Ti" where the chip says "RTX 2080"
-    names += re.findall(r"\(([^)]*)\)", plain)
-    names += [plain, re.sub(r"\([^)]*\)", " ", plain)]
+    names += re.findall(r"\(([^)]*)\)", device)
+    names += [device, re.sub(r"\([^)]*\)", " ", device)]
     apple = _APPLE.search(f"{device} {chip}")
     if apple:
         names.append(f"Apple {apple[1]}")

@@ -8,12 +8,14 @@ said in `notes`). Two statements that exclude each other are AdvisorError `contr
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from knowledge.base import EXIT_NEEDS_INPUT, GIB, AdvisorError, format_bytes
 from knowledge.chips import load_vendors, npu_kit, systems_of
 from knowledge.match import HardwareMatch, match_hardware
+from knowledge.names import split_count
 from knowledge.records import VendorLine
 from probes.draft import Draft, cut, weakest
 from probes.from_chip import HOST_KINDS, UNIFIED_KINDS, arch_of, cpu_of, gpu_of, npu_of, vendor_of
@@ -126,12 +128,15 @@ def declared_profile(
 def _parts(
     chip: str | None, device: str | None, ram_bytes: int | None, vram_bytes: int | None, draft: Draft
 ) -> list[HardwareMatch]:
-    """What the texts name, each chip once: the device first. A text may join several with " + " or a comma."""
+    """What the texts name, each chip once: the device first. A text may join several with " + " or a comma. That one
+    was named several times is noted: no model is planned over several."""
     found: dict[str, HardwareMatch] = {}
     for option, text in (("--device", device), ("--chip", chip)):
         if text is None:
             continue
-        for name in [part for part in _BETWEEN_PARTS.split(text) if part.strip()] or [text]:
+        named: Counter[str] = Counter()
+        for part in [part for part in _BETWEEN_PARTS.split(text) if part.strip()] or [text]:
+            name, count = split_count(part)
             try:
                 match = _named(name, ram_bytes, vram_bytes)
             except AdvisorError as error:
@@ -140,6 +145,10 @@ def _parts(
                 draft.note(f"the device {name!r} is no one machine of the knowledge base: --chip describes it")
                 continue
             found.setdefault(match.chip.name, match)
+            named[match.chip.name] += count
+        for name, count in named.items():
+            if count > 1:
+                draft.note(f"{count} of {name} were named: one is planned for, as advisor splits no model over them")
     return list(found.values())
 
 

@@ -238,3 +238,8 @@ def test_a_precision_that_leaves_next_to_nothing_is_not_recommended_unless_it_is
     asked = plan("SmolLM2-135M-Instruct", precision="Q2_K", **board)
     assert all(row["quality"]["retention"]["mid"] < 0.5 for row in asked["recommendations"])
     assert asked["status"] == "ok"
+
+
+def test_of_two_different_cards_every_option_uses_one_and_says_so() -> None:
+    said = plan("Qwen3-4B", chip="RTX 3090 + RTX 4090", ram_bytes=64 * GIB, os="linux")["assumptions"]
+    assert any("advisor splits no model over several" in words for words in said)

@@ -282,3 +282,21 @@ def test_a_declared_profile_survives_saving_and_loading(tmp_path: Path) -> None:
 def test_cores_that_share_one_name_are_all_fast(chip: str, cores: int, performance: int | None) -> None:
     cpu = declared_profile(chip=chip, ram_bytes=16 * GIB).cpu
     assert (cpu.physical_cores, cpu.performance_cores) == (cores, performance)
+
+
+@pytest.mark.parametrize(
+    "chip",
+    [
+        "2x RTX 3090", "2 x RTX 3090", "RTX 3090 x2", "RTX 3090 * 2", "dual RTX 3090", "Ryzen 7 5800X + two RTX 3090",
+        "RTX 3090, RTX 3090",
+    ],
+)  # fmt: skip
+def test_several_of_one_card_are_said_to_be_planned_as_one(chip: str) -> None:
+    profile = declared_profile(chip=chip, ram_bytes=64 * GIB)
+    assert [gpu.name for gpu in profile.gpus] == ["RTX 3090"]
+    assert any(note.startswith("2 of RTX 3090 were named: one is planned for") for note in profile.notes)
+
+
+@pytest.mark.parametrize("chip", ["Snapdragon X2 Elite", "Core Ultra X9 388H", "RTX 3090 + RTX 4090"])
+def test_what_is_named_once_is_not_counted(chip: str) -> None:
+    assert not any("were named" in note for note in declared_profile(chip=chip, ram_bytes=64 * GIB).notes)
