@@ -89,6 +89,7 @@ class AcquireSettings(_Document):
     kind: Literal["acquire"] = "acquire"
     source: ModelSource
     output: RunPath
+    offline: bool = False  # nothing may be downloaded: what is not in the cache fails
 
 
 class ConvertSettings(_Document):

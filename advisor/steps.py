@@ -330,7 +330,8 @@ def _settings(recipe: dict[str, Any], best: Judged, request: Constraints, words:
         why = f"not run on the {option.engine.kind.upper()}: do it on the target"
         return {"kind": "guide", "values": {"backend": option.backend.backend, "why": why}}
     if kind == "acquire":
-        return {"kind": "acquire", "source": source_of(option.spec), "output": source_path(option.spec)}
+        about = {"source": source_of(option.spec), "output": source_path(option.spec)}
+        return {"kind": "acquire", **about, "offline": request.offline}
     if kind == "convert":
         return {
             "kind": "convert",

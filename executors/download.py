@@ -33,6 +33,7 @@ from knowledge.records import HubFile
 
 LOCK_SECONDS = 3600.0
 _TELL_BYTES = 4 * MIB
+_WITH_NETWORK = "run it once with the network (planned without --offline, HF_HUB_OFFLINE unset)"
 _AGAIN = {"hub-unreachable", "hub-busy"}
 
 Tell = Callable[[float, float, str], None]
@@ -48,7 +49,13 @@ class _Wanted:
 
 
 def download(
-    source: ModelSource, target: Path, tell: Tell, note: Callable[[str], None], cancel: threading.Event | None = None
+    source: ModelSource,
+    target: Path,
+    tell: Tell,
+    note: Callable[[str], None],
+    cancel: threading.Event | None = None,
+    *,
+    offline: bool = False,
 ) -> dict[str, Any]:
     """Put the hub's model at `target`, a new file (GGUF) or folder (a checkpoint): `{"kind", "name", "hf_id",
     "revision", "bytes", "sha256"}`, the hash of a folder over its files' names and hashes.
@@ -57,7 +64,7 @@ def download(
     `gated-model`, `unknown-model`, `hub-busy`, `hub-unreachable`, `bad-hub-answer`, `not-cached` (offline),
     `hash-mismatch`, `disk-full`, `cancelled`; whatever was downloaded is kept.
     """
-    settings = hub_settings()
+    settings = hub_settings(offline=offline)
     client = None if settings.offline else HubClient(settings, source.hf_id)
     wanted = _wanted(source, settings, client)
     home = settings.cache / f"models--{source.hf_id.replace('/', '--')}"
@@ -67,9 +74,7 @@ def download(
     note(_announcement(source.hf_id, wanted, missing, settings))
     if missing and client is None:
         message = f"{len(missing)} files of {source.hf_id} are not in {settings.cache}, and nothing may be downloaded."
-        raise AdvisorError(
-            "not-cached", message, "run it once with the network (HF_HUB_OFFLINE unset)", EXIT_STEP_FAILED
-        )
+        raise AdvisorError("not-cached", message, _WITH_NETWORK, EXIT_STEP_FAILED)
     _require_space(home, wanted.commit, missing)
     total, done = float(sum(file.bytes for file in absent)), 0
     try:
@@ -106,8 +111,8 @@ def _wanted(source: ModelSource, settings: HubSettings, client: HubClient | None
         return _Wanted(repository.commit, checkpoint_parts(repository), repository.licence)
     snapshot = cached_snapshot(settings, source.hf_id, source.revision)
     if snapshot is None:
-        message = f"{source.hf_id} is not in {settings.cache}, and nothing may be downloaded (HF_HUB_OFFLINE)."
-        raise AdvisorError("not-cached", message, "run it once with the network", EXIT_STEP_FAILED)
+        message = f"{source.hf_id} is not in {settings.cache}, and nothing may be downloaded (offline)."
+        raise AdvisorError("not-cached", message, _WITH_NETWORK, EXIT_STEP_FAILED)
     found = tuple(
         HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size) for path in checkpoint_files(snapshot)
     )

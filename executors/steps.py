@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from advisor.plan import AcquireSettings, GuideSettings, ModelSource, PackageSettings
+from advisor.plan import AcquireSettings, GuideSettings, PackageSettings
 from executors.acquire import acquire, source_bytes
 from executors.download import download
 from executors.executor import Executor, Task
@@ -156,7 +156,7 @@ class StepRunner:
             return make(temporary)
         if isinstance(job.settings, AcquireSettings):
             assert temporary is not None
-            return self._acquire(job, job.settings.source, temporary)
+            return self._acquire(job, job.settings, temporary)
         assert not isinstance(job.settings, GuideSettings)
         paths = {role: self.folder.path(path) for role, path in job.inputs.items()}
         if temporary is not None:
@@ -172,9 +172,10 @@ class StepRunner:
         )
         return self.executor.run(Task(job.settings, paths, self.threads, watch, job.made, self.makers))
 
-    def _acquire(self, job: Job, source: ModelSource, temporary: Path) -> dict[str, Any]:
+    def _acquire(self, job: Job, settings: AcquireSettings, temporary: Path) -> dict[str, Any]:
+        source, tell = settings.source, partial(self._progress, job)
         if source.kind == "hub":
-            return download(source, temporary, partial(self._progress, job), self.note, self.cancel)
+            return download(source, temporary, tell, self.note, self.cancel, offline=settings.offline)
         require_disk(self.folder, source_bytes(source), "A copy of the model")
         return acquire(source, temporary, lambda share: self._progress(job, share, 1.0, "copying"))
 

@@ -161,6 +161,12 @@ def cached_snapshot(settings: HubSettings, hf_id: str, revision: str) -> Path | 
         return None
 
 
+def is_downloaded(hf_id: str, revision: str = "") -> bool:
+    """Whether Hugging Face's own cache has weights of the model."""
+    snapshot = cached_snapshot(hub_settings(), hf_id, revision)
+    return snapshot is not None and any(path.suffix in (".safetensors", ".gguf") for path in snapshot.rglob("*"))
+
+
 # ---- from files to a model
 
 

@@ -11,9 +11,11 @@ from knowledge.base import (
     EXIT_INFEASIBLE,
     EXIT_NEEDS_INPUT,
     EXIT_OK,
+    EXIT_STEP_FAILED,
     AdvisorError,
     advisor_home,
     exists,
+    format_bytes,
     read_json,
     write_json,
 )
@@ -101,8 +103,25 @@ def make_plan(
         return unclear_machine(constraints, error)
     cost_model, troubles = _cost_model(profile)
     document = decide(constraints, profile, model, extra_rules=_site_rules(), cost_model=cost_model, compare=compare)
-    document["warnings"] += troubles
+    document["warnings"] += troubles + _missing_weights(document)
     return document
+
+
+def _missing_weights(document: dict[str, Any]) -> list[str]:
+    """With --offline: that a run of the plan could not begin, where its weights are not on this machine."""
+    if document["status"] != "ok" or not document["constraints"]["offline"]:
+        return []
+    from knowledge.hub import is_downloaded  # late: it costs 20 ms
+
+    model, size = document["plan"]["model"], document["recommendations"][0]["disk"]["download_bytes"]
+    source = document["plan"]["steps"][0]["settings"].get("source", {})
+    if not size or is_downloaded(model, source.get("revision", "")):
+        return []
+    return [
+        f"Offline: the weights of {model} ({format_bytes(size)}) are not on this machine and may not be downloaded: "
+        f"`advisor run` would stop at its first step, with exit code {EXIT_STEP_FAILED}. Name a model that is here, or "
+        "plan without --offline."
+    ]
 
 
 def _site_rules() -> tuple[Path, ...]:

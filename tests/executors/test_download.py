@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_run import MACHINE, FakeExecutor, fake_model, fake_plan
 from house_checkpoint import LAB
 from house_gguf import House
 from hub_server import Fault, Hub, Repo
 
-from advisor.plan import ModelSource, SourceFile
+from advisor.plan import AcquireSettings, ModelSource, SourceFile
 from executors.download import download
+from executors.runner import run_plan
 from knowledge.base import AdvisorError
 from knowledge.records import ModelSpec
 from knowledge.store import find_model
@@ -116,6 +118,19 @@ def test_offline_runs_from_the_cache_or_says_why_not(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.requests.clear()
     fetch(planned, tmp_path / "three")
+    assert not hub.requests
+
+
+def test_a_plan_made_offline_downloads_nothing(hub: Hub, large: ModelSource, tmp_path: Path) -> None:
+    plan = fake_plan(fake_model(tmp_path / "model.gguf"), "Q8_0+ffn_gate=Q5_0")
+    assert plan.plan is not None
+    settings = plan.plan.steps[0].settings
+    assert isinstance(settings, AcquireSettings)
+    settings.source, settings.offline = large, True
+    hub.requests.clear()
+    with pytest.raises(AdvisorError) as caught:
+        run_plan(plan, tmp_path / "run", machine=MACHINE, executor=FakeExecutor(tmp_path / "pids"))
+    assert (caught.value.code, caught.value.exit_code) == ("not-cached", 7)
     assert not hub.requests
 
 

@@ -34,6 +34,25 @@ def test_the_exit_code_is_the_status_s(call, arguments: tuple[str, ...], code: i
     assert (result.code, result.document["status"]) == (code, status)
 
 
+def test_offline_says_that_the_weights_are_not_here_and_that_a_run_would_stop(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    words = ("plan", "Qwen3-0.6B", "--ram", "16GB", "--os", "linux", "--framework", "llama.cpp", "--offline")
+    document = call(*words, "--json").document
+    told = [text for text in document["warnings"] if text.startswith("Offline: the weights of Qwen/Qwen3-0.6B")]
+    assert "exit code 7" in told[0]
+    assert document["plan"]["steps"][0]["settings"]["offline"]
+    assert "Offline: the weights" in call(*words).out
+    assert "Offline: the weights" not in call(*words[:-1]).out
+    weights = tmp_path / "models--Qwen--Qwen3-0.6B" / "snapshots" / ("a" * 40) / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"")
+    (weights.parents[2] / "refs").mkdir()
+    (weights.parents[2] / "refs" / "main").write_text("a" * 40)
+    assert not any(text.startswith("Offline: the weights") for text in call(*words, "--json").document["warnings"])
+
+
 def test_a_plan_is_valid_by_its_own_schema(call) -> None:
     schema = call("plan", "--schema", "--json").document
     for arguments in REQUESTS:
