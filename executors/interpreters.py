@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, MIB, AdvisorError, advisor_home, exists, read_json
 from knowledge.matrix import load_frameworks
@@ -26,8 +27,7 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
         raise AdvisorError("toolchain-missing", f"There is no framework {framework!r}.", names, EXIT_TOOLCHAIN_MISSING)
     record = (toolchains or advisor_home() / "toolchains") / framework / "toolchain.json"
     if exists(record):
-        document = read_json(record, "toolchain record", limit_bytes=MIB)
-        python = Path(str(document.get("python", ""))) if isinstance(document, dict) else Path()
+        python = Path(str(read_record(framework, record).get("python", "")))
         if python.is_absolute() and python.is_file():
             return python
         message = f"The isolated toolchain of {framework} has lost its interpreter ({record})."
@@ -35,6 +35,16 @@ def interpreter_for(framework: str, toolchains: Path | None = None) -> Path:
     if _is_here(module):
         return Path(sys.executable)
     raise AdvisorError("toolchain-missing", f"{framework} is not installed here.", hint, EXIT_TOOLCHAIN_MISSING)
+
+
+def read_record(framework: str, record: Path) -> dict[str, Any]:
+    """What the toolchain.json of an isolated toolchain says. AdvisorError `toolchain-missing` (exit 6) if damaged."""
+    try:
+        document = read_json(record, "toolchain record", limit_bytes=MIB)
+    except AdvisorError as error:
+        hint = install_hint(framework)
+        raise AdvisorError("toolchain-missing", error.message, hint, EXIT_TOOLCHAIN_MISSING) from error
+    return document if isinstance(document, dict) else {}
 
 
 def module_of(framework: str) -> str | None:

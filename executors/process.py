@@ -42,7 +42,7 @@ POLL_SECONDS = 0.05
 GRACE_SECONDS = 2.0  # from the worker's last word to its end
 MAX_LINE_BYTES = 8 * MIB
 MAX_LOG_BYTES = 64 * MIB
-_EVENTS = {"progress", "metric", "result", "error"}
+_EVENTS = ("progress", "metric", "result", "error")
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,47}")
 
 Event = dict[str, Any]

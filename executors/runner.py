@@ -62,8 +62,13 @@ def run_plan(
     assert plan.plan is not None
     executor = executor or executor_for(plan.plan.framework, plan.plan.kind)
     folder = open_folder(run_dir)
+
+    def emit(event: Event) -> None:
+        with contextlib.suppress(BrokenPipeError):  # whoever listened has left, and the run goes on
+            on_event(event)
+
     with locked(folder):
-        run = _begin(folder, plan, plan.plan, jobs, executor, machine, escalate, on_event, cancel)
+        run = _begin(folder, plan, plan.plan, jobs, executor, machine, escalate, emit, cancel)
         try:
             return run.complete(machine)
         except KeyboardInterrupt:
@@ -86,7 +91,7 @@ def _begin(
     executor: Executor,
     machine: HardwareProfile,
     escalate: bool,
-    on_event: Callable[[Event], None],
+    emit: Callable[[Event], None],
     cancel: threading.Event | None,
 ) -> _Run:
     """Clear what a killed run left, make sure of the plan and the run's identity."""
@@ -105,7 +110,7 @@ def _begin(
         version=identity.framework_version,
         threads=max(1, min(work.threads, os.cpu_count() or 1)),
         rss_limit_bytes=int(MEMORY_SHARE * (memory.limit_bytes or memory.total_bytes)) if memory else None,
-        emit=on_event,
+        emit=emit,
         cancel=cancel,
         total=len(jobs.shared) + len(jobs.rungs[0]) + 1,
     )

@@ -54,11 +54,6 @@ class Job:
     made: QuantizeSettings | None = None
 
     @property
-    def skipped(self) -> bool:
-        """A step that only people do."""
-        return isinstance(self.settings, GuideSettings)
-
-    @property
     def is_benchmark(self) -> bool:
         return isinstance(self.settings, BenchmarkSettings)
 

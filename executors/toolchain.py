@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.folder import PARTIAL, RunFolder, locked
-from executors.interpreters import MODULES
+from executors.interpreters import MODULES, read_record
 from executors.process import Event, Watch, run_worker
 from executors.toolchain_lock import LOCKS, Archive, Recipe, package_of, recipes
 from knowledge.base import (
@@ -127,14 +127,12 @@ def installed_version(framework: str, locks: Path = LOCKS) -> str:
     """The framework's version in its isolated environment; empty where there is none.
 
     AdvisorError `other-version` (exit 6) where the environment holds other packages than are pinned now: it was made by
-    another version of advisor, or changed since.
+    another version of advisor, or changed since; `toolchain-missing` (exit 6) where its record is damaged.
     """
     record = toolchain_folder(framework) / RECORD
     if not exists(record):
         return ""
-    document = read_json(record, "toolchain record", limit_bytes=MIB)
-    if not isinstance(document, dict):
-        return ""
+    document = read_record(framework, record)
     recipe, packages = recipes(locks).get(framework), document.get("packages")
     wrong = _other_versions(recipe, packages) if recipe and isinstance(packages, dict) else ""
     if recipe and wrong:

@@ -87,6 +87,17 @@ def test_its_run_is_checked_and_not_done_twice(home: Path) -> None:
     assert {step["status"] for step in again["steps"]} == {"cached"}
 
 
+def test_a_run_whose_listener_leaves_goes_on(home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ui.cli", "run", home / "plan.json", "--workdir", tmp_path / "run", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ADVISOR_HOME": str(home)}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=closed, stderr=closed, timeout=120)
+    assert json.loads((tmp_path / "run/report.json").read_text())["status"] == "passed"
+    assert done.returncode == 0
+
+
 def test_its_artifact_is_validated_alone_and_its_runs_are_compared(home: Path) -> None:
     reference = home / "run/work/reference"
     code, document = call(home, "validate", home / "run", "--reference", reference, "--workdir", home / "out")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from executors.interpreters import interpreter_for
 from executors.process import Watch, Worker, WorkerResult, run_worker
+from executors.toolchain import installed_version
 from knowledge.base import EXIT_INTERRUPTED, EXIT_STEP_FAILED, EXIT_TOOLCHAIN_MISSING, MIB, AdvisorError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -196,13 +198,17 @@ def test_growth_is_ended_at_the_memory_limit(fake: Path) -> None:
         {"op": "raw", "bytes": "Segmentation fault\n", "wait": 600},
         {"op": "raw", "bytes": "[1, 2]\n", "wait": 600},
         {"op": "raw", "bytes": '{"type": "surprise"}\n', "wait": 600},
+        {"op": "raw", "bytes": '{"type": ["result"]}\n', "wait": 600},
         {"op": "raw", "bytes": '{"type": "result", "result": 7}\n', "wait": 600},
         {"op": "raw", "bytes": "[" * 5000, "times": 10},
         {"op": "raw", "bytes": "x" * 1000, "times": 20_000, "wait": 600},
         {"op": "raw", "bytes": '{"type": "res'},
         {"op": "close"},
     ],
-    ids=["text", "list", "unknown-type", "no-result", "deep", "endless-line", "half-a-line", "closes-output"],
+    ids=[
+        "text", "list", "unknown-type", "type-no-text", "no-result", "deep", "endless-line", "half-a-line",
+        "closes-output",
+    ],
 )  # fmt: skip
 def test_garbage_is_refused(fake: Path, request_: dict[str, Any]) -> None:
     assert refusal(fake, request_).code == "worker-protocol"
@@ -326,6 +332,18 @@ def test_a_toolchain_record_without_its_interpreter_is_said(advisor_home: Path, 
     with pytest.raises(AdvisorError) as caught:
         interpreter_for("mlx")
     assert caught.value.exit_code == EXIT_TOOLCHAIN_MISSING
+
+
+@pytest.mark.parametrize("ask_for", [interpreter_for, installed_version])
+def test_a_damaged_toolchain_record_is_exit_6_with_the_command_that_makes_it_anew(
+    ask_for: Callable[[str], object], advisor_home: Path
+) -> None:
+    folder = advisor_home / "toolchains" / "mlx"
+    folder.mkdir(parents=True)
+    (folder / "toolchain.json").write_text('{"python":')
+    with pytest.raises(AdvisorError) as caught:
+        ask_for("mlx")
+    assert (caught.value.exit_code, caught.value.hint) == (EXIT_TOOLCHAIN_MISSING, "advisor toolchain install mlx")
 
 
 def test_a_missing_framework_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
