@@ -22,7 +22,7 @@ from knowledge.gguf_model import model_of_file
 from knowledge.hub_files import COMMIT, Growing, Reader, Repository, as_json, described, from_json
 from knowledge.hub_http import HubClient, HubSettings, hub_settings
 from knowledge.licences import commercial_use
-from knowledge.models import catalogue_model, nearest_models
+from knowledge.models import catalogue_model, nearest_models, web_name
 from knowledge.records import HubFile, ModelSpec
 
 MAX_INFO_BYTES = 32 * MIB
@@ -30,8 +30,8 @@ MAX_CARD_BYTES = 64 * 1024
 
 _NAME = r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?"
 _HUB_NAME = re.compile(
-    rf"(?P<prefix>hf:(?://)?|https?://[\w.-]+(?::\d+)?/)?(?P<id>{_NAME}/{_NAME})"
-    r"(?:(?:@|/tree/)(?P<revision>[\w./-]{1,120}))?(?::(?P<file>[\w./ +-]{1,200}))?/?",
+    rf"(?:hf:(?://)?)?(?P<id>{_NAME}/{_NAME})"
+    r"(?:@(?P<revision>[\w./-]{1,120}))?(?::(?P<file>[\w./ +-]{1,200}))?/?",
     re.ASCII,
 )
 _WEIGHTS = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors", re.ASCII)
@@ -57,8 +57,7 @@ class HubName:
 
 def hub_name(text: str) -> HubName | None:
     """The name of a hub model that `text` is: OWNER/NAME[@REVISION][:FILE], hf:... or its web address; else None."""
-    plain = re.sub(r"/(?:blob|resolve)/([^/]+)/", r"@\1:", text.strip(), count=1)
-    match = _HUB_NAME.fullmatch(plain)
+    match = _HUB_NAME.fullmatch(web_name(text.strip()))
     if not match or ".." in text or "--" in match["id"]:
         return None
     return HubName(match["id"], match["revision"] or "", match["file"] or "")

@@ -25,6 +25,12 @@ _Commercial = Literal["yes", "no", "conditions", "unknown"]
 _GROUP = re.compile(
     r"(?P<kind>full|window|latent|recurrent|none)(?P<number>\d*)\*(?P<layers>\d+)(?::(?P<heads>\d+)x(?P<length>\d+))?"
 )
+_WEB = re.compile(  # as a browser, a download button or another tool writes it
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/"
+    r"(?P<id>[^\s/?#@:]+/[^\s/?#@:]+)(?P<more>[@:][^?#]*?)?"
+    r"(?:/(?:tree/(?P<tree>[^?#]+?)|(?:blob|resolve)/(?P<revision>[^/?#]+)/(?P<file>[^?#]+?)))?/*(?:[?#].*)?",
+    re.ASCII | re.IGNORECASE,
+)
 EMBEDDED = "embedded"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -82,6 +88,19 @@ def find_model(text: str) -> ModelSpec:
         f"did you mean {', '.join(nearest_models(text))}? advisor knowledge models lists all; a local .gguf file or "
         "Hugging Face folder works as well",
     )
+
+
+def web_name(text: str) -> str:
+    """A web address of a hub model, with or without https://, as OWNER/NAME[@REVISION][:FILE]; else `text`.
+
+    What only a page needs is left out, and so is the main branch, which a name without a revision means as well.
+    """
+    web = _WEB.fullmatch(text)
+    if not web:
+        return text
+    revision = web["tree"] or web["revision"] or "main"
+    at = "" if revision == "main" else f"@{revision}"
+    return f"{web['id']}{web['more'] or ''}{at}" + (f":{web['file']}" if web["file"] else "")
 
 
 def catalogue_model(text: str) -> ModelSpec | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from knowledge import models
 from knowledge.records import ModelSpec
 
-_HUB_LIKE = re.compile(r"(?:hf:|https?://)?[A-Za-z0-9][\w.:/-]*/[\w]", re.ASCII)
+_HUB_LIKE = re.compile(r"(?:hf:)?[A-Za-z0-9][\w.:/-]*/[\w]", re.ASCII)
 _FILE_ENDINGS = (".gguf", ".safetensors", ".onnx", ".xml", ".bin", ".pt", ".pth", ".txt", ".json")
 
 
@@ -17,10 +17,11 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     """The model that a person names: `embedded`, a path, a catalogue name, or a model of the Hugging Face hub.
 
     A path is what exists on disk, or looks like one (`./x`, `/x`, `~/x`, or ends like a model file). OWNER/NAME is
-    asked of the hub where the catalogue has no such id; with @REVISION, :FILE or `hf:` before it always.
+    asked of the hub where the catalogue has no such id; with @REVISION, :FILE or `hf:` before it always. A web address
+    of the hub means the same as the name in it.
     Raises the AdvisorErrors of `read_model_path`, `knowledge.models.find_model` and `knowledge.hub.hub_model`.
     """
-    name = text.strip()
+    name = text.strip() if _exists(text.strip()) else models.web_name(text.strip())
     if name.lower() == models.EMBEDDED:
         return embedded_model()
     plain = ":" not in name and "@" not in name

@@ -272,6 +272,10 @@ def test_an_unknown_revision_is_said(hub: Hub) -> None:
         ("a/b@refs/pr/3", HubName("a/b", "refs/pr/3")),
         ("https://huggingface.co/a/b", HubName("a/b")),
         ("https://huggingface.co/a/b/tree/v1.0", HubName("a/b", "v1.0")),
+        ("https://huggingface.co/a/b/tree/main/?library=x#y", HubName("a/b")),
+        ("http://www.huggingface.co/a/b/?x", HubName("a/b")),
+        ("hf.co/a/b:Q4_K_M", HubName("a/b", "", "Q4_K_M")),
+        ("huggingface.co/a/b/resolve/v1/c/d.gguf?download=true", HubName("a/b", "v1", "c/d.gguf")),
         ("hf://a/b", HubName("a/b")),
         ("a/b:c/d.gguf", HubName("a/b", "", "c/d.gguf")),
         ("a", None), ("a/b/c", None), ("../b", None), ("a/..", None), ("a/b@../x", None), ("/a/b", None),
@@ -286,6 +290,17 @@ def test_hub_names(text: str, name: HubName | None) -> None:
 def test_any_text_is_a_hub_name_or_none(text: str) -> None:
     found = hub_name(text)
     assert found is None or found.hf_id.count("/") == 1
+
+
+@pytest.mark.parametrize("around", ["https://huggingface.co/{}", "hf.co/{}/", "https://hf.co/{}/tree/main?x=1"])
+def test_a_web_address_is_looked_up_in_the_catalogue_first(hub: Hub, around: str) -> None:
+    assert find_model(around.format("Qwen/Qwen3-4B"), offline=True) == find_model("Qwen/Qwen3-4B")
+    assert not hub.requests
+
+
+def test_an_address_elsewhere_is_no_model_of_the_hub(hub: Hub) -> None:
+    assert refused("https://example.org/a/b").code == "unknown-model"
+    assert not hub.requests
 
 
 def test_a_local_folder_of_that_name_goes_first(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
