@@ -127,6 +127,8 @@ def load_families() -> tuple[ChipFamily, ...]:
             generation=row["generation"],
             isa=_list(row["isa"]),
             bandwidth_gbs=_number(row["bandwidth_gbs"]),
+            fp16_tflops=_number(row["fp16_tflops"]),
+            int8_tops=_number(row["int8_tops"]),
             usual_cores=int(row["usual_cores"]) if row["usual_cores"] else None,
             confidence=cast(Confidence, row["confidence"]),
             source=row["source"],

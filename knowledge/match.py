@@ -115,6 +115,12 @@ def family_of(text: str) -> ChipFamily | None:
     return next((family for family in load_families() if re.search(family.pattern, clean)), None)
 
 
+def chip_by_family(text: str) -> Chip | None:
+    """What the family of a name is known for, as a chip; None where no family's pattern fits."""
+    family = family_of(text)
+    return _like_all(family, text) if family else None
+
+
 def _parse(text: str) -> _Query:
     clean, memory_gib = split_memory(normalize(text))
     return _Query(clean, Counter(runs(clean)), memory_gib, printable(" ".join(text.split()), 80))
@@ -228,14 +234,17 @@ def _family(query: _Query) -> list[HardwareMatch]:
     family = family_of(query.text)
     if family is None or VENDORS & query.runs.keys() - {family.vendor}:
         return []
-    chip = Chip(
-        name=query.shown, vendor=family.vendor, kind=family.kind, bandwidth_gbs=family.bandwidth_gbs,
-        fp16_tflops=None, int8_tops=None, npu_tops=None, memory_gib=(), cores="", isa=family.isa,
-        generation=family.generation, unified_memory=family.kind not in ("gpu", "cpu"), tdp_w=None,
+    note = f"no data sheet for this part: what is known of {family.family} is used"
+    return [HardwareMatch(_like_all(family, query.shown), confidence=family.confidence, notes=(note,), rank=0)]
+
+
+def _like_all(family: ChipFamily, name: str) -> Chip:
+    return Chip(
+        name=name, vendor=family.vendor, kind=family.kind, bandwidth_gbs=family.bandwidth_gbs,
+        fp16_tflops=family.fp16_tflops, int8_tops=family.int8_tops, npu_tops=None, memory_gib=(), cores="",
+        isa=family.isa, generation=family.generation, unified_memory=family.kind not in ("gpu", "cpu"), tdp_w=None,
         confidence=family.confidence, source=family.source, usual_cores=family.usual_cores,
     )  # fmt: skip
-    note = f"no data sheet for this part: what is known of {family.family} is used"
-    return [HardwareMatch(chip, confidence=family.confidence, notes=(note,), rank=0)]
 
 
 def _inside(query: _Query) -> list[HardwareMatch]:

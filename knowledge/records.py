@@ -314,7 +314,8 @@ class ChipFamily:
     """What is known of a chip that has no row, by its name: the vendor, the NPU and GPU generations, the CPU's words.
 
     `pattern` is a regular expression over the normalized name (knowledge.match.normalize). `bandwidth_gbs` is the
-    lowest common fit of the family, `usual_cores` the count in the middle of it (a hybrid's fast ones); None of a card.
+    lowest common fit of the family, the throughput that of its smallest usual GPU, `usual_cores` the count in the
+    middle of it (a hybrid's fast ones); None of a card.
     """
 
     pattern: str
@@ -324,6 +325,8 @@ class ChipFamily:
     generation: str
     isa: tuple[str, ...]
     bandwidth_gbs: float | None
+    fp16_tflops: float | None
+    int8_tops: float | None
     usual_cores: int | None
     confidence: Confidence
     source: str

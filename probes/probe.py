@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knowledge.base import GIB, advisor_home
-from knowledge.match import chips_named, family_of
+from knowledge.match import chip_by_family, chips_named, family_of
 from knowledge.records import Chip
 from probes.cpu import CpuFinding, read_cpu
 from probes.draft import Draft, cut
@@ -69,7 +69,7 @@ def probe_machine(bench: bool = True, path: Path | None = None, reader: Reader |
     _put_cpu(draft, cpu, memory)
     if memory.total_bytes:
         _put_memory(draft, memory, cpu, measured=live and bench)
-    _put_gpus(draft, gpus, cpu.chip)
+    _put_gpus(draft, gpus, cpu)
     for found in complete_by_cpu(done.get("npu") or (), cpu.chip, cpu.cpu.model):
         draft.add_npu(found.npu, found.source, found.confidence)
     for key, told in system.sources.items():
@@ -183,11 +183,13 @@ def _put_memory(draft: Draft, memory: MemoryFinding, cpu: CpuFinding, *, measure
             draft.note(f"measured bandwidth: {read.read_gbs:.1f} GB/s reading, {read.copy_gbs:.1f} GB/s copying")
 
 
-def _put_gpus(draft: Draft, finding: GpuFinding, host: Chip | None) -> None:
+def _put_gpus(draft: Draft, finding: GpuFinding, cpu: CpuFinding) -> None:
+    host = cpu.chip
     for card in finding.cards:
         row = _row_of(card)
         if _is_integrated(card, row):
-            _put_integrated(draft, card, host if host and gpu_of(host, _MAIN) else row)
+            row = host if host and gpu_of(host, _MAIN) else row
+            _put_integrated(draft, card, row or _family_of_graphics(card, cpu.cpu))
         else:
             _put_card(draft, card, row)
     soc_gpu = gpu_of(host, _MAIN) if host and host.kind in ("sbc", "apple", "mobile") else None
@@ -210,6 +212,12 @@ def _row_of(card: Card) -> Chip | None:
         row = min(rows, key=lambda chip: chip.bandwidth_gbs or 0)
         return replace(row, confidence="low")
     return rows[0] if rows else None
+
+
+def _family_of_graphics(card: Card, cpu: CPU) -> Chip | None:
+    """The CPU's family, where the graphics are its own: drivers call them by the maker's name alone."""
+    family = chip_by_family(cpu.model) if cpu.vendor == card.vendor else None
+    return family if family and gpu_of(family, _MAIN) else None
 
 
 def _is_integrated(card: Card, row: Chip | None) -> bool:

@@ -243,3 +243,11 @@ def test_a_precision_that_leaves_next_to_nothing_is_not_recommended_unless_it_is
 def test_of_two_different_cards_every_option_uses_one_and_says_so() -> None:
     said = plan("Qwen3-4B", chip="RTX 3090 + RTX 4090", ram_bytes=64 * GIB, os="linux")["assumptions"]
     assert any("advisor splits no model over several" in words for words in said)
+
+
+def test_one_chip_under_another_name_reads_a_prompt_at_the_same_speed() -> None:
+    named = ("Ryzen 7 8840HS", "Radeon 780M", "Ryzen 7 7840HS", "Ryzen 7 8840U", "Ryzen Z1 Extreme")
+    asked = {"ram_bytes": 32 * GIB, "os": "windows", "target": "gpu", "framework": "llama.cpp"}
+    plans = [plan("gpt-oss-20b", chip=name, **asked) for name in named]
+    first = [document["recommendations"][0]["ttft_ms"]["mid"] for document in plans]
+    assert max(first) < 1.3 * min(first)

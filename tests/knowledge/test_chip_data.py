@@ -16,6 +16,7 @@ from knowledge.chips import (
 )  # fmt: skip
 from knowledge.match import find_chip
 from knowledge.names import compact
+from knowledge.records import Chip, ChipFamily
 
 SYSTEMS = {"linux", "windows", "macos", "android", "ios"}
 KINDS = {"gpu", "igpu", "apple", "cpu", "sbc", "mobile", "npu"}
@@ -113,6 +114,13 @@ def test_families_are_valid_patterns_with_sources() -> None:
         assert family.kind in KINDS
         assert family.bandwidth_gbs is None or SLOWEST <= family.bandwidth_gbs <= FASTEST
         assert (family.usual_cores is None) == (family.kind == "gpu"), family.family
+
+
+def test_graphics_that_a_backend_serves_have_a_rate_by_chip_and_by_family() -> None:
+    served = re.compile(r"gfx|Xe|Gen(?:9|1)")
+    rows: list[Chip | ChipFamily] = [*load_chips(), *load_families()]
+    without = [row for row in rows if row.kind == "igpu" and served.match(row.generation) and not row.fp16_tflops]
+    assert not without
 
 
 def test_vendors_and_systems_use_known_words() -> None:

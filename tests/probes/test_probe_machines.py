@@ -274,3 +274,10 @@ def test_bandwidth_of_this_machine_is_plausible_and_says_how_it_was_measured() -
 
 def test_probing_is_deterministic() -> None:
     assert machine("rx_7900_xtx") == machine("rx_7900_xtx")
+
+
+def test_graphics_that_a_driver_calls_by_no_name_of_their_own_have_the_rate_of_the_cpus_family() -> None:
+    text = json.dumps(document("ryzen_7840u"))
+    text = text.replace("7840U w/ Radeon  780M Graphics", "9900X3D").replace("0x15bf", "0x13c0")
+    (gpu,) = probe_machine(reader=ReplayReader(json.loads(text))).gpus
+    assert (gpu.kind, gpu.generation, gpu.fp16_tflops) == ("integrated", "gfx1036", 1.126)
