@@ -51,8 +51,8 @@ def nvidia_from(least: float, *systems: str) -> Where:
 
 
 def has_vulkan(e: Engine) -> bool:
-    without = re.match(r"gfx9(08|0a|4|5)|VideoCore IV$|Gen7", e.generation)
-    return e.kind == "gpu" and e.vendor != "apple" and not without and capability(e) >= 5
+    without = re.match(r"gfx9(08|0a|4|5)|Gen7" + ("" if e.os in ("android", None) else "|Mali"), e.generation)
+    return e.kind == "gpu" and e.vendor not in ("apple", "broadcom") and not without and capability(e) >= 5
 
 
 def has_rocm(e: Engine) -> bool:
@@ -165,7 +165,17 @@ def test_a_board_without_a_gpu_is_not_asked_for_its_gpu() -> None:
     board = plan(device="reCamera", target="gpu")
     assert (board["status"], [r["rule"] for r in board["rejected"]]) == ("infeasible", ["gpu.absent"])
     assert plan(chip="EPYC 7763", ram_bytes=64 * GIB, target="gpu")["status"] == "needs_input"  # a card may be in it
-    assert plan(device="Raspberry Pi 5 8GB", target="gpu")["status"] == "ok"
+    assert plan(device="Jetson Orin Nano", target="gpu")["status"] == "ok"
+
+
+@pytest.mark.parametrize("board", ["Raspberry Pi 5", "Raspberry Pi 4", "Orange Pi 5"])
+def test_graphics_of_a_board_that_llama_cpp_runs_badly_on_are_not_offered(board: str) -> None:
+    document = plan(device=board, ram_bytes=8 * GIB, target="gpu", os="linux")
+    assert document["status"] == "infeasible"
+    (said,) = [r for r in document["rejected"] if r["backend"] == "vulkan"]
+    assert said["rule"] == "backend.unsupported"
+    assert "llama.cpp issues" in said["text"]
+    assert plan(device=board, ram_bytes=8 * GIB, os="linux")["recommendations"][0]["backend"] == "cpu"
 
 
 def test_a_gpu_that_the_windows_release_has_no_kernels_for_gets_vulkan_and_is_told_why() -> None:
