@@ -16,7 +16,7 @@ from advisor.case import CACHED_BYTES, USUAL_BUILD, USUAL_CORES, USUAL_RATE, Cas
 from knowledge.base import GIB, AdvisorError
 from knowledge.chips import gpu_generation, npu_generation
 from knowledge.model_names import ModelFacts, model_facts, typical_facts
-from knowledge.precision_names import BitsNamed, bits_named
+from knowledge.precision_names import BitsNamed, bits_named, names_bits
 from knowledge.precisions import resolve_precision
 from knowledge.records import Chip
 from knowledge.systems_named import system_facts
@@ -69,11 +69,17 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         return None, [*notes, "neither the model's parameters nor its size is known"]
     if bits.assumed:
         notes.append(f"precision not recognized, {bits.name} assumed")
+    elif text["precision"] and not names_bits(text["precision"], runtime):
+        notes.append(f"precision not recognized, {bits.name} of the model's name taken")
     if facts.origin == "size":
         notes.append("model not recognized, usual shapes of its size assumed")
     system = system_facts(text["device"], text["chip"], numbers["memory_gb"])
     kind = _kind(text["device_kind"].lower(), system.chip)
     backend = _backend(text["backend"].lower(), kind, runtime, system.chip)
+    if system.chip and _is_card(system.chip) and "cpu" in f"{text['device_kind']} {text['backend']}".lower():
+        notes.append(f"{system.chip.name} is a graphics card and no CPU, {backend} on it taken")
+    if system.chip and system.chip.vendor != _VENDOR_OF.get(backend, system.chip.vendor):
+        notes.append(f"{backend} does not run on {system.chip.name}: one of the two is wrong")
     given = numbers["bandwidth_gbs"]
     if system.chip is None:
         notes.append("device not recognized" + ("" if given else ", a bandwidth usual for its kind assumed"))
@@ -129,6 +135,9 @@ _RANGES = {
     "active_params_b": (0.001, 5_000.0), "file_size_gib": (0.01, 4_000.0), "batch": (1.0, 4096.0),
     "prompt_tokens": (1.0, 10_000_000.0), "gen_tokens": (1.0, 1_000_000.0),
 }  # fmt: skip
+_BILLIONS = ("params_b", "active_params_b")
+_SIZED = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([bBmM])")  # 8B, 350M
+_VENDOR_OF = {"cuda": "nvidia", "rocm": "amd", "metal": "apple", "sycl": "intel"}
 _USUAL_BANDWIDTH = {"gpu": 450.0, "igpu": 90.0, "apple": 200.0, "cpu": 60.0, "sbc": 17.0, "mobile": 60.0, "npu": 70.0}
 
 
@@ -147,10 +156,11 @@ def _checked(text: str | None, column: str, notes: list[str]) -> float | None:
     if not written or written.lower() in ("nan", "none", "null", "n/a", "-", "?"):
         return None
     value = number(written.replace(",", ".") if written.count(",") == 1 and "." not in written else written)
+    if value is None and column in _BILLIONS and (sized := _SIZED.fullmatch(written)):
+        value = float(sized[1]) * (1.0 if sized[2] in "bB" else 1e-3)
     low, high = _RANGES[column]
     if value is None or not low <= value <= high:
-        if column != "params_b" or not re.match(r"\d", written):
-            notes.append(f"{column} is no possible value and was left out")
+        notes.append(f"{column} is no possible value and was left out")
         return None
     return value
 
@@ -159,13 +169,17 @@ def _kind(kind: str, chip: Chip | None) -> str:
     """The engine's kind: the row's, made exact by the chip's (`gpu` may be a discrete or an integrated one)."""
     if kind == "npu":
         return "npu"
-    if kind == "cpu" and chip is not None and chip.kind == "gpu":
+    if kind == "cpu" and _is_card(chip):
         return "gpu"  # a card called a CPU: mislabelled at the source
     if kind in ("cpu", "sbc", "mobile", "apple"):
         return kind
     if chip is not None:
         return "gpu" if chip.kind == "sbc" and chip.vendor == "nvidia" else chip.kind
     return kind if kind in USUAL_RATE else "gpu" if kind else "cpu"
+
+
+def _is_card(chip: Chip | None) -> bool:
+    return chip is not None and chip.kind == "gpu"
 
 
 def _backend(backend: str, kind: str, runtime: str, chip: Chip | None) -> str:
@@ -182,8 +196,8 @@ def _backend(backend: str, kind: str, runtime: str, chip: Chip | None) -> str:
             return "rocm"
         if "gpu" in backend:
             return "openvino-gpu" if runtime == "openvino" else "metal" if vendor == "apple" else "opencl"
-    if "cpu" in backend or kind == "cpu" or (kind == "sbc" and vendor != "nvidia"):
-        return "cuda" if kind == "gpu" and vendor == "nvidia" else "cpu"
+    if not _is_card(chip) and ("cpu" in backend or kind == "cpu" or (kind == "sbc" and vendor != "nvidia")):
+        return "cpu"
     if runtime == "openvino":
         return "openvino-gpu" if kind in ("gpu", "igpu") else "cpu"
     if kind == "apple" or vendor == "apple":

@@ -38,11 +38,15 @@ class BitsNamed:
 def bits_named(precision: str, model: str, framework: str) -> BitsNamed:
     """What `precision` says, else what the model's name says, else what `framework` (advisor.workload) defaults to."""
     for text in (precision, model):
-        found = _parse(text[:160].lower(), framework)
-        if found:
+        if found := _parse(text[:160].lower(), framework):
             return found
     default = "4bit" if framework == "mlx" or "mlx" in model.lower() else "q4_k_m"
     return BitsNamed(default, _table()[default], assumed=True)
+
+
+def names_bits(precision: str, framework: str) -> bool:
+    """Whether `precision` itself says how many bits."""
+    return _parse(precision[:160].lower(), framework) is not None
 
 
 def _parse(text: str, framework: str) -> BitsNamed | None:
@@ -58,8 +62,8 @@ def _parse(text: str, framework: str) -> BitsNamed | None:
     if not bits:
         return None
     count = next((int(group) for group in bits.groups() if group), None) or _WORDS.get(bits[0], 4)
-    if count >= 16:
-        return BitsNamed("f16" if count < 32 else "f32", float(min(count, 32)))
+    if count in (16, 32):
+        return BitsNamed(f"f{count}", float(count))
     if not 1 <= count <= 8:
         return None
     group = _GROUP.search(text)

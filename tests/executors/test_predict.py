@@ -76,6 +76,12 @@ ODD = [
     {"batch": "-4", "note": "batch"}, {"prompt_tokens": "NaN", "note": ""}, {"bandwidth_gbs": "0", "note": "bandwidth"},
     {"file_size_gib": "1e12", "note": "file_size_gib"}, {"precision": "☃", "note": "precision"},
     {"chip": "Quantum 9000", "device": "", "note": "device not recognized"}, {"metric": "tokens/day", "note": "metric"},
+    {"precision": "Q99", "note": "precision not recognized, q4_k_m assumed"},
+    {"precision": "Q99", "model": "Qwen2.5-7B-Q8_0", "note": "not recognized, q8_0 of the model's name taken"},
+    {"chip": "Apple M2", "device": "", "note": "cuda does not run on Apple M2"},
+    {"params_b": "1e308", "note": "params_b"}, {"params_b": "30 - A3", "note": "params_b"},
+    {"backend": "cpu", "device_kind": "cpu", "note": "RTX 4070 is a graphics card and no CPU, cuda on it taken"},
+    {"backend": "CPU", "chip": "RX 7900 XTX", "device": "", "note": "is a graphics card and no CPU, rocm on it taken"},
     {"framework": "\x00\x07", "note": ""}, {"model": "Qwen2.5-7B" + "0" * 4000, "note": ""},
 ]  # fmt: skip
 
@@ -86,6 +92,14 @@ def test_an_odd_cell_is_told_and_the_row_answered(tmp_path: Path, cells: dict[st
     (found,) = answers(tmp_path, [ROW | {key: value for key, value in cells.items() if key != "note"}])
     assert float(found["mid"]) > 0
     assert told in found["note"]
+
+
+@pytest.mark.parametrize(("written", "plain"), [("8B", "8"), ("8.03 b", "8.03"), ("350M", "0.35")])
+def test_a_size_may_be_written_as_in_a_name(tmp_path: Path, written: str, plain: str) -> None:
+    unnamed = ROW | {"model": "Coder", "file_size_gib": ""}
+    found, same = answers(tmp_path, [unnamed | {"params_b": size} for size in (written, plain)])
+    assert {**found, "params_b": plain} == same
+    assert "params_b" not in found["note"]
 
 
 @given(st.dictionaries(st.sampled_from(COLUMNS), st.text(max_size=40), max_size=17), st.sampled_from(METRICS))
