@@ -24,6 +24,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
+from knowledge.matrix import framework_named
 from knowledge.native import is_native
 from knowledge.precisions import method_of, overrides_of, plain_name, resolve_precision, uses_imatrix
 from knowledge.quality import QualityRow, load_quality, load_quality_curve
@@ -77,7 +78,7 @@ def predict_retention(
     if spec.is_encoder:
         return encoder_retention(spec, precision)
     if precision.nominal_bits >= 16:
-        return Retention(0.998, 1.0, 1.0, "assumed", "16-bit weights are the reference")
+        return _of_16_bits(spec, precision)
     if is_native(spec, precision):
         rest = predict_retention(spec, resolve_precision("Q8_0", precision.framework)[0], 8.5, method, evidence)
         return replace(rest, source=f"the weights as they were trained, the rest as Q8_0: {rest.source}")
@@ -86,11 +87,23 @@ def predict_retention(
     return _interval(_loss(spec, precision, bits_per_weight, wanted, rows))
 
 
+def _of_16_bits(spec: ModelSpec, precision: Precision) -> Retention:
+    """All of it where the type is the runtime's reference or that of the weights themselves; others round a little."""
+    name, source = precision.name.upper(), spec.source_precision.upper()
+    reference = "BF16" if (precision.framework, source) == ("mlx", "BF16") else "F16"  # as data/recipes.toml makes it
+    wide = framework_named(precision.framework).reference.startswith("32-bit")
+    if precision.nominal_bits >= 32 or (not wide and name in (reference, source)):
+        return Retention(1.0, 1.0, 1.0, "assumed", "by definition: the reference itself, or its weights as they are")
+    return Retention(0.998, 1.0, 1.0, "assumed", "16 bits, rounded from another type")
+
+
 def encoder_retention(spec: ModelSpec, precision: Precision) -> Retention:
     """The same of an encoder, by what its vectors and rankings keep: own measurements alone, for nobody has published
     any. Those of another encoder are an assumption, wide, and none of the precision leaves next to everything open."""
     rows = [row for row in load_quality() if row.metric == AGREEMENT and row.framework == precision.framework]
     row = next((row for row in rows if row.precision == precision.name), None)
+    if precision.nominal_bits >= 32:
+        return Retention(1.0, 1.0, 1.0, "assumed", "by definition: the vectors of the reference")
     if precision.nominal_bits >= 16:
         return Retention(0.998, 1.0, 1.0, "assumed", "the vectors of the reference, or those of its weights in 16 bits")
     if row is None:

@@ -32,7 +32,7 @@ def test_a_precision_that_was_insisted_on_is_given_up_first() -> None:
     ("request_", "change"),
     [
         ({"framework": "mlx", "os": "android"}, "without --framework"),
-        ({"max_quality_loss_pct": 0.01, "framework": "llama.cpp"}, "without --max-quality-loss"),
+        ({"max_quality_loss_pct": 0.01, "precision": "Q8_0"}, "without --max-quality-loss"),
         ({"context": 100_000}, "with --context 8192"),
     ],
 )

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advisor.constraints import Constraints
+from advisor.decide import make_plan
 from advisor.quality import predict_retention
 from knowledge.base import AdvisorError
 from knowledge.models import find_model, load_models
@@ -15,6 +17,7 @@ from knowledge.precisions import load_precisions, resolve_precision
 from knowledge.quality import QualityRow, load_quality
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import weights
+from probes.declared import declared_profile
 
 ROWS = [row for row in load_quality() if resolve_precision(row.precision, row.framework)[0].nominal_bits < 16]
 
@@ -90,10 +93,40 @@ def test_every_precision_of_every_model_has_an_interval(model: ModelSpec, precis
 
 @pytest.mark.parametrize("model", ["Qwen3-8B", "Llama-3.3-70B-Instruct"])
 def test_more_bits_of_a_kind_keep_more(model: str) -> None:
-    spec = find_model(model)
+    spec = find_model("Qwen3-0.6B")
     types = ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"]
     kept = [
         predict_retention(spec, p, weights(spec, p).bits_per_weight).mid
         for p in (resolve_precision(name, "llama.cpp")[0] for name in types)
     ]
     assert kept == sorted(kept)
+
+
+@pytest.mark.parametrize(
+    ("framework", "name", "low"),
+    [
+        ("llama.cpp", "F16", 1.0), ("llama.cpp", "BF16", 1.0),
+        ("llama.cpp", "F32", 1.0), ("openvino", "f16", 1.0),
+        ("olive", "f32", 1.0), ("olive", "bf16", 0.998),
+        ("mlx", "bf16", 1.0), ("mlx", "f16", 0.998),
+    ],
+)  # fmt: skip
+def test_the_reference_keeps_all_of_itself_and_other_16_bit_types_round(framework: str, name: str, low: float) -> None:
+    spec = find_model("Qwen3-0.6B")
+    assert spec.source_precision == "bf16"
+    found = predict_retention(spec, resolve_precision(name, framework)[0], 16.0)
+    assert (found.low, found.mid, found.high) == (low, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [{"framework": name, "os": "linux"} for name in ("llama.cpp", "openvino", "olive")]
+    + [{"framework": "mlx", "chip": "Apple M4 Max"}],
+    ids=lambda machine: machine["framework"],
+)
+def test_no_loss_at_all_is_answered_by_the_reference_precision(machine: dict[str, str]) -> None:
+    request = Constraints(model="Qwen3-0.6B", ram_bytes=64 * 2**30, max_quality_loss_pct=0, **machine)
+    profile = declared_profile(ram_bytes=request.ram_bytes, chip=request.chip, os=request.os)
+    document = make_plan(request, profile, find_model("Qwen3-0.6B"))
+    assert document["status"] == "ok"
+    assert {row["nominal_bits"] for row in document["recommendations"]} <= {16, 32}
