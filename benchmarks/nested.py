@@ -70,7 +70,7 @@ def choose(seen: Sequence[Sample], name: str, group: Group) -> str:
 
 def nested(samples: Sequence[Sample], name: str, group: Group) -> tuple[Pairs, Pairs, Counter[str]]:
     """Every sample answered with chosen and with the shipped settings; what was chosen."""
-    fold = folds_of([group(sample) for sample in samples], FOLDS)
+    fold = folds_of(samples, group, FOLDS)
     chosen_pairs, shipped_pairs, chosen = [], [], Counter[str]()
     for index in range(FOLDS):
         seen = [s for s, f in zip(samples, fold, strict=True) if f != index]

@@ -100,7 +100,7 @@ OPTIONS = (
     Option("--max-disk", "max_disk_bytes", "SIZE", "at most so much disk; here 8GB means 8 x 10^9 B", _decimal_size),
     Option("--framework", "framework", _choices(FrameworkName), "only this framework", _word),
     Option("--precision", "precision", "NAME", "only this precision or family, for example Q4_K_M or int4", _precision),
-    Option("--kv-cache", "kv_cache", _choices(KvType), "the type of the KV cache (default: chosen)", _word),
+    Option("--kv-cache", "kv_cache", _choices(KvType), "the type of the KV cache (default: f16)", _word),
     Option("--top", "top", "N", "how many recommendations (default 5)", _text),
 )
 FLAGS = (

@@ -47,7 +47,7 @@ DEFAULTS = {
     ),
     "first": replace(
         _AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7,
-        crossings=2000, crossed_weight=0.4, crossed_gamma=0.06,
+        crossings=3000, crossed_weight=0.8, crossed_gamma=0.06,
     ),
     "memory": Choices(
         effects=0.5, trees=160, leaves=15, learning_rate=0.08, least_leaf=5, averaged_trees=60, averaged_leaf=2,

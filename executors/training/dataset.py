@@ -7,11 +7,11 @@ of which neither parameters nor size is known; rows above what the engine's band
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from advisor.case import METRICS, Case
-from advisor.cost_model import TARGET_OF, log_of
+from advisor.cost_model import TARGET_OF, group_of, log_of
 from advisor.workload import case_of_row
 from knowledge.measurements import Measurement, load_measurements
 
@@ -90,15 +90,19 @@ def weights_of(samples: Sequence[Sample]) -> list[float]:
     return [weight / mean for weight in raw]
 
 
-def folds_of(groups: Sequence[str], count: int) -> list[int]:
-    """The fold of each sample: whole groups, the largest first, each into the smallest fold so far."""
-    sizes = Counter(groups)
-    filled = [0] * count
+def folds_of(samples: Sequence[Sample], group: Callable[[Sample], str], count: int) -> list[int]:
+    """The fold of each sample: whole groups, the largest first, each into the fold that has the fewest samples of its
+    kind (what most of it was measured with, on what kind of engine), of equal ones the smallest."""
+    kinds: dict[str, Counter[str]] = {}
+    for sample in samples:
+        kinds.setdefault(group(sample), Counter())[group_of(sample.case)] += 1
+    filled = [Counter[str]() for _ in range(count)]
     fold = {}
-    for group in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        fold[group] = min(range(count), key=lambda index: filled[index])
-        filled[fold[group]] += sizes[group]
-    return [fold[group] for group in groups]
+    for name in sorted(kinds, key=lambda name: (-kinds[name].total(), name)):
+        kind = min(kinds[name], key=lambda kind: (-kinds[name][kind], kind))
+        fold[name] = min(range(count), key=lambda index: (filled[index][kind], filled[index].total()))
+        filled[fold[name]] += kinds[name]
+    return [fold[group(sample)] for sample in samples]
 
 
 def _impossible(case: Case, measurement: Measurement) -> str:

@@ -188,7 +188,7 @@ def held_out(
     folds: int = FOLDS,
 ) -> list[HeldOut]:
     """Every sample predicted by a model that saw no sample of its group."""
-    fold = folds_of([group(sample) for sample in samples], folds)
+    fold = folds_of(samples, group, folds)
     found = []
     for index in sorted(set(fold)):
         seen = [s for s, f in zip(samples, fold, strict=True) if f != index]
@@ -220,7 +220,7 @@ def fit_spread(errors: Sequence[HeldOut], folds: int = 4) -> tuple[Trees, dict[s
     weight = np.array(weights_of([e.sample for e in errors]))
     free = [0] * rows.shape[1]
     settings = {"max_iter": 20, "max_leaf_nodes": 5, "learning_rate": 0.2, "min_samples_leaf": 9}
-    fold = np.array(folds_of([e.sample.chip for e in errors], folds))
+    fold = np.array(folds_of([e.sample for e in errors], by_chip, folds))
     honest = np.zeros(len(errors))
     for index in range(folds):
         inside = fold != index
