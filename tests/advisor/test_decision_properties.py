@@ -100,7 +100,7 @@ def recommendation_is_sound(row: dict[str, Any], request: dict[str, Any], status
     for band in (row["decode_tps"], row["prefill_tps"], row["ttft_ms"], row["quality"]["retention"]):
         ends = [band[key] for key in ("low", "mid", "high")]
         assert ends == [None] * 3 or ends == sorted(ends)
-    if row["precision_class"] == "ultra-low" and "BitNet" not in row["model"]:  # which is trained in 2 bits
+    if row["precision_class"] == "ultra-low" and not row["precision"].startswith("TQ"):  # lossless where admitted
         assert any("not recommended" in words for words in row["warnings"])
     if status != "ok":
         return
