@@ -43,7 +43,8 @@ def places_of(spec: ModelSpec) -> dict[str, str]:
     """The words of commands for where a person has the model: never what its metadata calls it."""
     gguf = form_of(spec) != "folder"
     name = spec.hf_id or spec.name
-    file = spec.path or (f"{SOURCE_FOLDER}/{spec.files[0].path}" if gguf else "")
+    there = f"{SOURCE_FOLDER}/{spec.files[0].path}" if spec.files else SOURCE
+    file = spec.path or (there if gguf else "")
     return {
         "id": name,
         "path": spec.path,
