@@ -164,7 +164,7 @@ def context_for(spec: ModelSpec, limit: Limit, asked: int | None) -> int:
 def precisions_for(row: Backend, asked: str | None) -> tuple[Precision, ...]:
     """The precisions to try on a backend: the asked one if the framework has it, else the backend's shortlist."""
     if asked is None:
-        return tuple(p for name in row.precisions if (p := _precision(name, row.framework)))
+        return _precisions(row.precisions, row.framework)
     wanted = _precision(asked, row.framework)
     if wanted is None:
         return ()
@@ -174,6 +174,11 @@ def precisions_for(row: Backend, asked: str | None) -> tuple[Precision, ...]:
         if same:
             return tuple(same[:1])
     return (wanted,)
+
+
+def _precisions(names: Sequence[str], framework: str) -> tuple[Precision, ...]:
+    """Those of `names` that the framework has."""
+    return tuple(found for name in names if (found := _precision(name, framework)))
 
 
 @lru_cache(maxsize=512)
@@ -239,10 +244,10 @@ def options_for(
     if spec.source_framework and (place.backend.framework != spec.source_framework or not request.precision):
         precisions = (stored_precision(spec),)
     elif not request.precision and (own := precisions_of(spec, place.backend.framework, place.backend.backend)):
-        precisions = tuple(p for name in own if (p := _precision(name, place.backend.framework)))
+        precisions = _precisions(own, place.backend.framework)
     elif not request.precision and spec.is_encoder:
         made = framework_named(place.backend.framework).of("embedding").precisions
-        precisions = (*(p for name in made if (p := _precision(name, place.backend.framework))), *precisions)
+        precisions = (*_precisions(made, place.backend.framework), *precisions)
     elif not request.precision and (native := native_precision(spec.source_precision, place.backend.framework)):
         precisions = (native, *precisions)
     for precision in precisions:

@@ -41,9 +41,9 @@ def refuse_other_use(request: Constraints, model: ModelSpec | None) -> None:
     if use == "embedding" and modality.writes:
         hint = "name an embedding model; advisor plan --use-case embedding recommends some"
     elif use in _WRITING and model.modality not in ("text", "image-text"):
-        own = modalities()[model.modality].use_case
-        hint = f"say --use-case {own}, or name a model that writes text" if own else "name a model that writes text"
-    elif use in ("vision", "speech") and modalities()[model.modality].use_case != use:
+        own = f"say --use-case {modality.use_case}, or " if modality.use_case else ""
+        hint = f"{own}name a model that writes text"
+    elif use in ("vision", "speech") and modality.use_case != use:
         hint = f"name a model for it; advisor plan --use-case {use} recommends some"
     else:
         return

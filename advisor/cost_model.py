@@ -159,8 +159,8 @@ class Unit:
 class Target:
     """One trained target: the logarithm of seconds (`decode`, `prompt`, `first` token) or of GiB (`memory`).
 
-    `quantiles` are how many spreads below and above the prediction LEVEL of the errors lie: of `any`, by `group_of`
-    where that is wider, and the widest of them for groups that are `unmeasured`."""
+    `quantiles` are how many spreads below and above the prediction LEVEL of the errors lie: by `group_of`, of all
+    errors together (`any`), and the widest of them for groups that are `unmeasured`."""
 
     name: str
     parameters: dict[str, list[float]]
