@@ -132,8 +132,9 @@ def judge(
     if rejected := good.rejected:
         return Lost(option.backend, option.spec, rejected, option, size)
     decode, prefill = speeds(option, size, threads, option.context // 2, cost_model)
-    ttft = ttft_ms(prefill, decode, min(PROMPT_TOKENS, max(1, option.context // 2)))
-    fast = good.last({"decode_mid": decode.mid, "ttft_mid": ttft.mid})
+    prompt = min(PROMPT_TOKENS, max(1, option.context // 2))
+    ttft = ttft_ms(prefill, decode, prompt)
+    fast = good.last({"decode_mid": decode.mid, "ttft_mid": ttft.mid, "ttft_prompt": prompt})
     if rejected := fast.rejected:
         return Lost(option.backend, option.spec, rejected, option, size, decode.mid)
     return Judged(option, size, decode, prefill, ttft, retention, fast.taken)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from executors.folder import existing_folder
+from executors.folder import existing_folder, resuming
 from executors.gates import observe
 from executors.report import FINAL, SCHEMA
 from executors.report_md import code, escape, table
@@ -90,13 +90,13 @@ def _report(path: Path) -> dict[str, Any]:
     folder = existing_folder(path)
     file = folder.path("report.json")
     if not file.is_file():
-        hint = f"finish it with: advisor run {path}"
+        hint = f"finish it with: {resuming(path)}"
         raise AdvisorError("unfinished-run", f"The run in {path} has no report yet.", hint)
     document = read_json(file, "report")
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise AdvisorError("bad-report", f"{file} is no report of a run.", "name the folder of an advisor run")
     if document.get("status") not in FINAL:
-        hint = f"finish it with: advisor run {path}"
+        hint = f"finish it with: {resuming(path)}"
         raise AdvisorError("unfinished-run", f"The run in {path} is not finished ({document.get('status')}).", hint)
     return document
 

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -120,6 +121,11 @@ def existing_folder(path: Path) -> RunFolder:
             "not-a-run", f"{path} holds no run: it has no plan.json.", "name the folder of an advisor run"
         )
     return RunFolder(path.resolve())
+
+
+def resuming(path: Path | str) -> str:
+    """The command that goes on with the run in `path`, quoted for a shell."""
+    return shlex.join(["advisor", "run", str(path)])
 
 
 @contextlib.contextmanager

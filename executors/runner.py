@@ -26,6 +26,7 @@ from executors.folder import (
     read_status,
     remove_partials,
     require_disk,
+    resuming,
 )
 from executors.gates import evaluate, merit, status_of
 from executors.process import Event
@@ -126,13 +127,13 @@ def _write_plan(folder: RunFolder, plan: Plan) -> None:
         raise AdvisorError(
             "other-plan",
             f"{folder.root} is the folder of a run with another plan.",
-            f"go on with that one by: advisor run {folder.root}, or name another folder",
+            f"go on with that one by: {resuming(folder.root)}, or name another folder",
         )
 
 
 def _interrupted(folder: RunFolder) -> AdvisorError:
     message = "Interrupted; every finished step is kept."
-    return AdvisorError("interrupted", message, f"go on with: advisor run {folder.root}", EXIT_INTERRUPTED)
+    return AdvisorError("interrupted", message, f"go on with: {resuming(folder.root)}", EXIT_INTERRUPTED)
 
 
 @dataclass

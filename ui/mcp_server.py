@@ -56,13 +56,13 @@ def check(run_dir: str) -> Document:
 
 def report(run_dir: str) -> Document:
     """What a run measured: gates, quality against the 16-bit reference, speed, memory, predicted next to measured."""
-    from executors.folder import existing_folder
+    from executors.folder import existing_folder, resuming
     from executors.report import stored
 
     with _told():
         found = stored(existing_folder(Path(run_dir)))
         if found is None:
-            hint = f"go on with it by: advisor run {run_dir}"
+            hint = f"go on with it by: {resuming(run_dir)}"
             raise AdvisorError("not-finished", f"{run_dir} holds no finished run.", hint)
         return found
 

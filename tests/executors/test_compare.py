@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,11 @@ def test_a_report_without_its_environment_is_refused(runs: list[Path]) -> None:
     with pytest.raises(AdvisorError) as caught:
         compare_runs(runs)
     assert caught.value.code == "bad-report"
+
+
+def test_the_command_that_finishes_a_run_is_quoted(runs: list[Path], tmp_path: Path) -> None:
+    odd = runs[1].rename(tmp_path / "it's two; runs")
+    (odd / "report.json").unlink()
+    with pytest.raises(AdvisorError) as caught:
+        compare_runs([runs[0], odd])
+    assert shlex.split(caught.value.hint.partition(": ")[2]) == ["advisor", "run", str(odd)]
