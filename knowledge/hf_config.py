@@ -251,19 +251,21 @@ def _attention(
         return (AttentionGroup("latent", layers, 1, latent + read.count("qk_rope_head_dim", 0, MAX_WIDTH, 0)),)
     window = read.count("sliding_window", 0, MAX_CONTEXT, 0)
     kinds = config.get("layer_types")
+    own = layers - read.count("num_kv_shared_layers", 0, layers - 1, 0)  # the others use the cache of these
+    global_heads = read.count("num_global_key_value_heads", 0, MAX_HEADS, 0) or kv_heads
+    global_length = read.count("global_head_dim", 0, MAX_WIDTH, 0) or head_dim
     if isinstance(kinds, list) and len(kinds) == layers:
-        windowed = sum(1 for kind in kinds if kind == "sliding_attention") if window else 0
-        full = sum(1 for kind in kinds if kind == "full_attention") + (
-            0 if window else kinds.count("sliding_attention")
-        )
+        windowed = kinds[:own].count("sliding_attention") if window else 0
+        full = kinds[:own].count("full_attention") + (0 if window else kinds[:own].count("sliding_attention"))
     else:
         period = window_period(architecture) if window else 0
-        full = sum(1 for layer in range(layers) if not period or layer % period == period - 1)
-        windowed = layers - full
+        full = sum(1 for layer in range(own) if not period or layer % period == period - 1)
+        windowed = own - full
     groups = [
         AttentionGroup("window", windowed, kv_heads, head_dim, head_dim, window=window),
-        AttentionGroup("full", full, kv_heads, head_dim, head_dim),
-        AttentionGroup("recurrent", layers - full - windowed, state_elements=_state(read)),
+        AttentionGroup("full", full, global_heads, global_length, global_length),
+        AttentionGroup("recurrent", own - full - windowed, state_elements=_state(read)),
+        AttentionGroup("none", layers - own),
     ]
     return tuple(group for group in groups if group.layers)
 

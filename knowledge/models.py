@@ -3,7 +3,8 @@
 The column `attention` encodes the attention groups: groups joined by `;`, each KIND[N]*LAYERS[:HEADSxLENGTH].
 `full*32` is full attention in 32 layers, `window512*22` a sliding window of 512 tokens in 22 layers, `latent576*27` a
 latent cache of 576 values per token, `recurrent4096*10` a state of 4096 32-bit values per sequence, `none*20` layers
-without a cache of their own. HEADSxLENGTH replaces the model's kv_heads and head_dim. `dimensions` holds further
+without a cache of their own. HEADSxLENGTH replaces the model's kv_heads and head_dim; a `none` that has it uses the
+cache of earlier layers. `dimensions` holds further
 lengths as name=number (data/architectures.toml). Published results are in `data/scores.csv`.
 """
 
@@ -58,7 +59,8 @@ def parse_attention(text: str, kv_heads: int, head_dim: int) -> tuple[AttentionG
         elif kind == "recurrent":
             groups.append(AttentionGroup("recurrent", layers, state_elements=number))
         elif kind == "none":
-            groups.append(AttentionGroup("none", layers))
+            shared = (heads, length, length) if match["heads"] else ()
+            groups.append(AttentionGroup("none", layers, *shared))
         elif kind == "window":
             groups.append(AttentionGroup("window", layers, heads, length, length, window=number))
         else:

@@ -118,18 +118,27 @@ def _layer_groups(spec: ModelSpec, architecture: dict[str, Any]) -> list[TensorG
         (architecture.get(ffn, ""), None, every[lead:]),
         (architecture.get("dense", ""), None, every[:lead]),
     ]
-    if "attention" in architecture:
-        for group, layers in layers_by_group(spec):
-            kind = "attention" if group.kind in ("full", "window") else "recurrent"
-            plan.append((architecture.get(kind, ""), group, layers))
+    for group, layers in layers_by_group(spec):
+        either = "attention" if group.kind in ("full", "window") else "recurrent"
+        plan.append((architecture.get(group.kind, architecture.get(either, "")), group, layers))
     return [_piece(name, spec, group, layers) for names, group, layers in plan if layers for name in names.split()]
 
 
 def layers_by_group(spec: ModelSpec) -> list[tuple[AttentionGroup, tuple[int, ...]]]:
-    """Which layers belong to which attention group: the rarer kinds sit at even distances, last in each period."""
-    free = list(range(spec.layers))
+    """Which layers belong to which attention group: the rarer kinds sit at even distances, last in each period.
+
+    Layers that use the cache of earlier ones come after all that have their own.
+    """
+    sharing = [group for group in spec.attention if group.kind == "none" and group.kv_heads]
+    first = spec.layers - sum(group.layers for group in sharing)
+    others = [group for group in spec.attention if group not in sharing]
+    return _spread(others, range(max(0, first))) + _spread(sharing, range(max(0, first), spec.layers))
+
+
+def _spread(groups: list[AttentionGroup], layers: range) -> list[tuple[AttentionGroup, tuple[int, ...]]]:
+    free = list(layers)
     placed = []
-    for group in sorted(spec.attention, key=lambda g: g.layers):
+    for group in sorted(groups, key=lambda g: g.layers):
         count = min(group.layers, len(free))
         taken = [free[(i + 1) * len(free) // count - 1] for i in range(count)]
         placed.append((group, tuple(taken)))
@@ -151,7 +160,8 @@ def _piece(name: str, spec: ModelSpec, group: AttentionGroup | None, layers: tup
 def _length(formula: str, spec: ModelSpec, group: AttentionGroup | None) -> int:
     symbols = _symbols(spec)
     if group is not None and group.kv_heads and group.key_length:
-        symbols = {**symbols, "K": group.kv_heads * group.key_length, "Q": spec.heads * group.key_length}
+        length = group.key_length
+        symbols = {**symbols, "D": length, "K": group.kv_heads * length, "Q": spec.heads * length}
     return sum(
         math.prod(int(factor) if factor.isdigit() else symbols[factor] for factor in term.split("*"))
         for term in formula.split("+")
@@ -162,6 +172,7 @@ def _length(formula: str, spec: ModelSpec, group: AttentionGroup | None) -> int:
 def _symbols(spec: ModelSpec) -> dict[str, int]:
     return {
         "H": spec.hidden,
+        "L": spec.layers,
         "F": spec.intermediate,
         "N": spec.heads,
         "D": spec.head_dim,

@@ -258,6 +258,24 @@ JSON_VALUES = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [(0, {"window": (2, 64), "full": (1, 512)}), (1, {"window": (2, 64), "none": (0, 0)})],
+)
+def test_layers_that_share_a_cache_and_wider_global_heads_are_counted(
+    shared: int, expected: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    config = {
+        **CONFIG, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512,
+        "num_kv_shared_layers": shared, "num_global_key_value_heads": 1, "global_head_dim": 512,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    safetensors(tmp_path / "model.safetensors", shapes())
+    groups = read_model_path(tmp_path).attention
+    assert {group.kind: (group.kv_heads, group.key_length) for group in groups} == expected
+    assert all(group.layers == 1 for group in groups)
+
+
 def _damage(tmp_path: Path, data: st.DataObject) -> None:
     """Any JSON for some keys of the config, some bytes of the header overwritten: read, or our own error."""
     path = tmp_path / "fuzzed"

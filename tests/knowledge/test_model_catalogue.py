@@ -31,6 +31,7 @@ STATED_PARAMETERS = {  # by the model's card or embeddings-benchmark/mteb @a9055
     "granite-4.0-h-tiny": 7_000_000_000, "granite-4.0-h-small": 32_000_000_000, "Qwen3.5-27B": 27_000_000_000,
     "Qwen3.5-35B-A3B": 35_000_000_000, "Olmo-3-7B-Instruct": 7_300_000_000, "LFM2-1.2B": 1_170_000_000,
 }  # fmt: skip
+STATED_WITH_TOWERS = ("gemma-4-E2B-it", "gemma-4-E4B-it")
 PUBLISHED_PARAMETERS = {  # safetensors totals of the publishers' repositories
     "Llama-3.2-1B-Instruct": 1_235_814_400, "Llama-3.2-3B-Instruct": 3_212_749_824,
     "Llama-3.1-8B-Instruct": 8_030_261_248, "Llama-3.3-70B-Instruct": 70_553_706_496,
@@ -56,7 +57,8 @@ def test_parameters_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", STATED_PARAMETERS)
 def test_parameters_from_shapes_are_those_that_are_stated(name: str) -> None:
-    assert ALL[name].params == pytest.approx(STATED_PARAMETERS[name], rel=0.02)
+    towers = ALL[name].tower_params if name in STATED_WITH_TOWERS else 0
+    assert ALL[name].params + towers == pytest.approx(STATED_PARAMETERS[name], rel=0.02)
 
 
 def test_what_is_written_behind_a_name_is_about_that_size() -> None:
@@ -157,6 +159,16 @@ def test_hybrid_layers_are_spread_and_complete() -> None:
     for model in load_models():
         placed = sorted(layer for _, layers in layers_by_group(model) for layer in layers)
         assert placed == list(range(model.layers))
+
+
+def test_layers_that_use_the_cache_of_others_come_last() -> None:
+    placed = {(group.kind, group.key_length): layers for group, layers in layers_by_group(find_model("gemma-4-E2B-it"))}
+    every_fifth = tuple(range(4, 35, 5))
+    assert placed["full", 512] + placed["none", 512] == every_fifth
+    assert max(placed["window", 256]) < 15 <= min(placed["none", 256])
+    widths = {t.name: t.row_length for t in tensors_of(find_model("gemma-4-E2B-it")) if "ffn_down" in t.name}
+    assert widths["blk.14.ffn_down.weight"] == 6144
+    assert widths["blk.15.ffn_down.weight"] == 12288
 
 
 def test_embedded_model_is_a_dequantized_demonstration() -> None:

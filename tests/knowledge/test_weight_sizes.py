@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knowledge.base import GIB
 from knowledge.models import find_model, load_models
 from knowledge.precisions import load_precisions, resolve_precision
 from knowledge.records import ModelSpec, Precision
@@ -88,6 +89,32 @@ def test_a_tied_embedding_is_counted_once_and_an_untied_twice() -> None:
     f16 = resolve_precision("f16", "openvino")[0]
     assert "output" not in weights(tied, f16).by_role
     assert weights(untied, f16).by_role["output"] == weights(untied, f16).by_role["token_embd"]
+
+
+@pytest.mark.parametrize(
+    ("name", "framework", "precision", "published"),
+    [
+        # file sizes as llama-bench tells them (measurements.csv: kyuz0_strix_halo, lhl_strix_halo), GiB
+        ("gemma-4-26B-A4B-it", "llama.cpp", "BF16", 47.02 * GIB),
+        ("gemma-4-31B-it", "llama.cpp", "BF16", 57.18 * GIB),
+        # exo's model cards @b5375f8, bytes; less the tower, which stays in 16 bits
+        ("gemma-4-31B-it", "mlx", "4bit-g64", 18_411_755_224 - 2 * 570_969_392),
+        ("gemma-4-E2B-it", "mlx", "4bit-g64", 3_580_765_126 - 2 * 478_000_000),
+        ("gemma-4-E4B-it", "mlx", "4bit-g64", 5_216_992_212 - 2 * 477_000_000),
+    ],
+)
+def test_published_files_have_the_size_that_the_shapes_give(
+    name: str, framework: str, precision: str, published: float
+) -> None:
+    found = weights(find_model(name), resolve_precision(precision, framework)[0]).tensor_bytes
+    assert found == pytest.approx(published, rel=0.01)
+
+
+def test_rows_of_experts_that_no_block_divides_take_a_larger_type() -> None:
+    """Gemma 4's experts are 704 wide, no multiple of 256: what is called 4 bits takes 5.3."""
+    sizes = weights(find_model("gemma-4-26B-A4B-it"), resolve_precision("Q4_K_M", "llama.cpp")[0])
+    assert sizes.fallback_share > 0.3
+    assert sizes.bits_per_weight == pytest.approx(5.3, abs=0.05)
 
 
 def test_roles_add_up_to_the_whole() -> None:
