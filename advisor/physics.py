@@ -34,9 +34,13 @@ PROMPT_START: dict[str, tuple[float, float, float, float]] = {
     )
 }  # fmt: skip
 # log share added to the weights, log GiB of the runtime itself, log factor on the cache, log factor on the logits; by
-# runtime and backend where its way of loading is known (RKLLM converts ahead of time and maps the result)
+# runtime and backend where its way of loading is known (RKLLM converts ahead of time and maps the result) or its unit:
+# what runs on Metal is reported in 10^9 bytes (mlx-lm 0.32.2 generate.py: get_peak_memory() / 1e9), with logits in 16
+# bits. OpenVINO's rows of 32 and of 1024 tokens differ by the cache in 16 bits and logits in 32.
 MEMORY_START: dict[str, tuple[float, float, float, float]] = {
     "any": (-3.0, -0.7, 0.0, -0.7),
+    **dict.fromkeys(("llama.cpp metal", "mlx metal", "ollama metal"), (-2.6, -1.0, 0.07, -0.69)),
+    "openvino openvino-gpu": (-3.0, 0.0, 0.0, 0.0),
     "rkllm npu": (-5.0, -2.0, 0.0, -4.0),
 }
 
@@ -46,6 +50,7 @@ _BATCH = 512.0  # tokens that go through the layers at once: engines that share 
 _OVERLAP = 0.75  # exponent: what of a pipeline's ideal speed-up arrives
 _MORE_SEQUENCES = 0.8  # exponent: what of a larger batch arrives as tokens per second
 _UNSTATED_CONTEXT = 1024.0  # tokens in the cache, where a row of peak memory does not say
+_UNSTATED_PROMPT = 32.0  # tokens whose logits are kept, there: such rows tell what loading took
 _BATCHES = {"llama.cpp": 512.0, "ollama": 512.0, "lmstudio": 512.0}  # tokens whose logits are kept at once, always
 _LARGEST_BATCH = 2048.0  # for the others, which keep the prompt's up to that
 # Tokens that Ollama reserves by the GPU's memory in GiB, of which Metal lends three quarters (ollama/ollama
@@ -102,7 +107,7 @@ def memory_terms(case: Case) -> tuple[float, float, float]:
     context = _UNSTATED_CONTEXT if case.prompt is None else case.prompt + (case.answer or USUAL_ANSWER)
     if case.runtime == "ollama":
         context = max(context, _reserved(case))
-    batch = _BATCHES.get(case.runtime) or min(case.prompt or _UNSTATED_CONTEXT, _LARGEST_BATCH)
+    batch = _BATCHES.get(case.runtime) or min(case.prompt or _UNSTATED_PROMPT, _LARGEST_BATCH)
     return case.weight_bytes / GIB, case.cached_bytes(context) * case.batch / GIB, 4.0 * batch * case.vocab / GIB
 
 

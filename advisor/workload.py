@@ -86,6 +86,9 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
     elif backend == "cpu" and system.chip.usual_cores:
         notes.append(f"number of cores not known, the usual {system.chip.usual_cores} assumed")
     weight_bytes, active_bytes = _bytes(facts, bits, size, runtime)
+    bits_per_weight = weight_bytes * 8 / facts.params
+    if runtime == "ollama" and size is None:
+        weight_bytes += _packed_besides(facts, bits_per_weight)
     bandwidth = (system.chip.bandwidth_gbs if system.chip else None) or given or _USUAL_BANDWIDTH.get(kind, 60.0)
     rate, low_bit = _rates(system.chip, kind, backend, bits.bits)
     memory = numbers["memory_gb"] or (max(system.chip.memory_gib) if system.chip and system.chip.memory_gib else None)
@@ -117,7 +120,7 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         window=facts.window,
         context=facts.spec.context if facts.spec else 0,
         precision=bits.name,
-        bits=weight_bytes * 8 / facts.params,
+        bits=bits_per_weight,
         assumed_precision=bits.assumed,
         prompt=numbers["prompt_tokens"],
         answer=numbers["gen_tokens"],
@@ -251,12 +254,26 @@ def _bytes(facts: ModelFacts, bits: BitsNamed, size: float | None, runtime: str)
     return total, max(0.5 * total, total - unread)
 
 
+_EMBEDDING_BITS = 6.5625  # Q6_K's: what llama.cpp's mixtures take at least for an embedding that is the output, too
+
+
+def _packed_besides(facts: ModelFacts, bits: float) -> float:
+    """Bytes that Ollama's packages hold besides: encoders, and per-layer embeddings, in 16 bits.
+
+    Source: ollama.com/library/gemma4 (e2b 7.2 GB, e4b 9.6 GB, 26b-a4b-it-q8_0 28 GB with 25.8B), whose sizes this gives.
+    """
+    if facts.spec is None:
+        return 0.0
+    each = dict(facts.spec.dimensions).get("each", 0) * facts.layers * facts.vocab
+    return 2.0 * facts.spec.tower_params + each * max(0.0, 16 - max(bits, _EMBEDDING_BITS)) / 8
+
+
 def _estimated_bytes(facts: ModelFacts, bits: float, runtime: str) -> float:
     """By parameters; the embedding of a small model, which most software keeps at more bits, apart."""
     if bits >= 8 or facts.params > 3e9:
         return facts.params * bits / 8
     embedding = min(0.6 * facts.params, facts.vocab * facts.hidden * (1 if facts.tied else 2))
-    wide = 6.6 if runtime in _GGUF_RUNTIMES else 8.0 if runtime == "openvino" else bits
+    wide = _EMBEDDING_BITS if runtime in _GGUF_RUNTIMES else 8.0 if runtime == "openvino" else bits
     return ((facts.params - embedding) * bits + embedding * max(bits, wide)) / 8
 
 

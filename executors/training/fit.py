@@ -117,7 +117,7 @@ def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight
             added = terms[1] * math.exp(p[2]) + terms[2] * math.exp(p[3]) + math.exp(p[1])
             return terms[0] * (1 + math.exp(p[0])) + added
 
-        width = np.array([1.8, 1.4, 1.4, 1.4])
+        width = np.array([0.5, 0.7, 0.4, 0.4])
 
     def loss(p: Array) -> float:
         p = np.clip(p, -12, 8)
