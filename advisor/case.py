@@ -21,6 +21,7 @@ _APPLE_CORE, _PLAIN_CORE = 80.0, 0.5
 # Prompts of sources that do not state them: what their documentation or the rows themselves imply.
 _USUAL_PROMPT = (("rapid", 1060.0), ("vllm", 64.0), ("ollama", 32.0), ("qnn", 128.0), ("genie", 128.0))
 USUAL_PROMPT = 512.0
+_CACHED_PROMPT = 2.0  # what is left of a prompt that was asked before: Ollama's MLX engine kept it
 USUAL_ANSWER = 128.0
 USUAL_CORES = 4  # of a CPU, where not even its family is known
 USUAL_BUILD = 7000.0  # of llama.cpp, where none is named: late 2025, as most of what does not say
@@ -31,6 +32,7 @@ class Case:
     """Sizes in bytes, rates in 10^9 B/s and 10^12 operations a second; `count` engines share the layers.
 
     `active_bytes` are read for each token; `rate` is what the engine's kind multiplies with at this precision.
+    `queries` and `window_queries` as in knowledge.model_names.
     `engine_kind`: gpu, igpu, apple, cpu, sbc, mobile or npu. `runtime` is a family of software, `software` the name as
     it was written, `build` the number of llama.cpp's build, which tells how far its kernels had come.
     """
@@ -57,6 +59,7 @@ class Case:
     vocab: int
     cache_bytes: float
     recurrent: bool
+    queries: float
     precision: str
     bits: float
     assumed_precision: bool
@@ -66,6 +69,7 @@ class Case:
     build: float = USUAL_BUILD
     window_bytes: float = 0.0  # of `cache_bytes`, what layers cache that look back no further than `window` tokens
     window: int = 0
+    window_queries: float = 0.0
     context: int = 0  # tokens that the model was trained for; 0: not known
     assumed_cores: bool = False  # `rate` is that of the cores that are usual
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -79,11 +83,18 @@ class Case:
         kept = min(tokens, self.window) if self.window_bytes else 0.0
         return (self.cache_bytes - self.window_bytes) * tokens + self.window_bytes * kept
 
+    def attended(self, tokens: float) -> float:
+        """Query values times the tokens that they are compared with, over a prompt of `tokens`."""
+        near = min(tokens, self.window) if self.window else tokens
+        return self.queries * tokens * tokens / 2 + self.window_queries * near * (tokens - near / 2)
+
     def prompt_tokens(self, metric: str) -> float:
         """The prompt's tokens; where the row does not say, what the software's benchmarks usually give."""
         if self.prompt is not None:
             return max(1.0, self.prompt)
         if metric == "ttft_ms":
+            if self.runtime == "mlx" and "ollama" in self.software:
+                return _CACHED_PROMPT
             return next((tokens for word, tokens in _USUAL_PROMPT if word in self.software), USUAL_PROMPT)
         return USUAL_PROMPT
 

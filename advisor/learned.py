@@ -126,7 +126,8 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         model=facts.name.lower(), params=facts.params, active_params=facts.active_params,
         weight_bytes=weight_bytes, active_bytes=active_bytes, layers=facts.layers,
         hidden=facts.hidden, vocab=facts.vocab, cache_bytes=cached,
-        recurrent=facts.recurrent, precision=work.precision.lower(), bits=weight_bytes * 8 / facts.params,
+        recurrent=facts.recurrent, queries=facts.queries, window=facts.window, window_queries=facts.window_queries,
+        precision=work.precision.lower(), bits=weight_bytes * 8 / facts.params,
         assumed_precision=False, prompt=prompt, answer=answer, batch=1.0,
         assumed_cores=backend == "cpu" and work.threads is None,
     )  # fmt: skip

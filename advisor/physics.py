@@ -27,7 +27,7 @@ DECODE_START: dict[str, tuple[float, float, float, float]] = {
 }  # fmt: skip
 # log share of the arithmetic rate, log ms per layer, log factor on attention, log share that a mixture of experts keeps
 PROMPT_START: dict[str, tuple[float, float, float, float]] = {
-    backend: (math.log(share), math.log(0.1), math.log(4.0), math.log(0.45))
+    backend: (math.log(share), math.log(0.1), math.log(2.0), math.log(0.45))
     for backend, share in (
         ("cuda", 0.4), ("metal", 0.6), ("rocm", 0.25), ("vulkan", 0.2), ("cpu", 0.4), ("openvino-gpu", 0.3),
         ("npu", 0.15), ("opencl", 0.1), ("sycl", 0.2),
@@ -87,7 +87,7 @@ def prompt_terms(case: Case, metric: str) -> tuple[float, float, float, float]:
     touched = min(1.0, 0.03 * tokens) if case.is_moe else 1.0
     return (
         2 * case.active_params * tokens / rate,
-        2.0 * case.layers * case.hidden * tokens * tokens / rate,
+        4.0 * case.attended(tokens) / rate,
         case.weight_bytes * touched / (case.bandwidth * 1e9),
         case.layers * (1 + 0.5 * case.recurrent) * 1e-3,
     )

@@ -33,6 +33,7 @@ _RUNTIMES = (
     ("tensorrt", "tensorrt"), ("trt", "tensorrt"), ("vllm", "vllm"), ("sglang", "vllm"), ("exl", "exllama"),
     ("transformers", "transformers"),
 )  # fmt: skip
+_OLLAMA_ON_MLX = re.compile(r"[:-]mlx\b")  # a tag that Ollama serves with MLX instead of llama.cpp's kernels
 _GGUF_RUNTIMES = ("llama.cpp", "ollama", "lmstudio")
 
 
@@ -60,6 +61,8 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
     text = {key: (row.get(key) or "").strip() for key in _TEXT}
     numbers = {key: _checked(row.get(key), key, notes) for key in _RANGES}
     runtime = runtime_of(text["framework"])
+    if runtime == "ollama" and _OLLAMA_ON_MLX.search(text["model"].lower()):
+        runtime = "mlx"
     bits = bits_named(text["precision"], text["model"], runtime)
     size = numbers["file_size_gib"] * GIB if numbers["file_size_gib"] else None
     facts = model_facts(text["model"], numbers["params_b"], numbers["active_params_b"])
@@ -115,9 +118,11 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         vocab=facts.vocab,
         cache_bytes=facts.kv_values * CACHED_BYTES,
         recurrent=facts.recurrent,
+        queries=facts.queries,
         build=_build(text["framework_version"], runtime),
         window_bytes=facts.window_values * CACHED_BYTES,
         window=facts.window,
+        window_queries=facts.window_queries,
         context=facts.spec.context if facts.spec else 0,
         precision=bits.name,
         bits=bits_per_weight,
@@ -260,7 +265,7 @@ _EMBEDDING_BITS = 6.5625  # Q6_K's: what llama.cpp's mixtures take at least for 
 def _packed_besides(facts: ModelFacts, bits: float) -> float:
     """Bytes that Ollama's packages hold besides: encoders, and per-layer embeddings, in 16 bits.
 
-    Source: ollama.com/library/gemma4 (e2b 7.2 GB, e4b 9.6 GB, 26b-a4b-it-q8_0 28 GB with 25.8B), whose sizes this gives.
+    Source: ollama.com/library/gemma4 (e2b 7.2 GB, e4b 9.6 GB, 26b-a4b-it-q8_0 28 GB), which this gives.
     """
     if facts.spec is None:
         return 0.0

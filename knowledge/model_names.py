@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from knowledge.models import load_models
-from knowledge.records import ModelSpec
+from knowledge.records import AttentionGroup, ModelSpec
 from knowledge.tables import read_rows
 
 _LIMIT = 300
@@ -28,6 +28,7 @@ _SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]")
 _EFFECTIVE = re.compile(r"[eh]\d+(?:\.\d+)?b")
 _ACTIVE = re.compile(r"a\d+(?:\.\d+)?[bm]")
 _SHARED_EXPERTS = 0.84  # of 8x7B: attention and embeddings are shared, 46.7 of 56 billion
+_HYBRID_ATTENTION = 0.25  # of a hybrid model's layers attend, as in Qwen3.5, where its row does not tell
 _UNTIED_FROM = 3.5e9  # parameters: smaller models mostly share embedding and head
 
 _REPAIRS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -67,7 +68,8 @@ _DATE = re.compile(r"2[45]\d\d|\d{4,}")
 class ModelFacts:
     """What speed and memory follow from. `kv_values` are cached values per token over all layers; `origin` says how it
     is known: `catalogue`, `shapes` (data/model_shapes.csv), `size` (parameters alone) or `file` (a file's size alone).
-    `window_values` of them are kept for the last `window` tokens only.
+    `window_values` of them are kept for the last `window` tokens only. `queries` are the query values per token of the
+    layers that attend to every token before it, `window_queries` of those that attend to the window.
 
     `active_params` equals `params` for a dense model. `name` is the row that was taken, empty without one.
     """
@@ -81,10 +83,12 @@ class ModelFacts:
     tied: bool
     recurrent: bool
     origin: str
+    queries: float
     name: str = ""
     spec: ModelSpec | None = None
     window_values: float = 0.0
     window: int = 0
+    window_queries: float = 0.0
 
     @property
     def is_moe(self) -> bool:
@@ -126,13 +130,21 @@ def typical_facts(params: float, origin: str) -> ModelFacts:
     layers = max(12, round(24 * (billions / 1.5) ** 0.33)) if billions < 10 else round(40 * (billions / 13) ** 0.4)
     hidden = max(64, round((params / (12 * layers)) ** 0.5))
     vocab = 128_000 if billions > 0.8 else 60_000
-    return ModelFacts(params, params, layers, hidden, layers * 2048.0, vocab, params < _UNTIED_FROM, False, origin)
+    tied = params < _UNTIED_FROM
+    return ModelFacts(
+        params, params, layers, hidden, layers * 2048.0, vocab, tied, False, origin, float(layers * hidden)
+    )
 
 
 def facts_of_spec(spec: ModelSpec) -> ModelFacts:
     """The facts of a catalogue model or of one read from a file."""
     values, window_values, window = 0, 0, 0
+    queries = {"full": 0, "window": 0}
     for group in spec.attention:
+        looks = _looks(group, spec)
+        if looks:
+            length = spec.head_dim if group.kind == "latent" else group.key_length
+            queries[looks] += group.layers * spec.heads * length
         if group.kind not in ("full", "window", "latent"):
             continue
         heads = 1 if group.kind == "latent" else group.kv_heads
@@ -144,8 +156,17 @@ def facts_of_spec(spec: ModelSpec) -> ModelFacts:
     active = spec.active_params or spec.params
     return ModelFacts(
         float(spec.params), float(active), spec.layers, spec.hidden, float(values), spec.vocab, spec.tied_embeddings,
-        recurrent, "catalogue", spec.name, spec, float(window_values), window,
+        recurrent, "catalogue", float(queries["full"]), spec.name, spec, float(window_values), window,
+        float(queries["window"]),
     )  # fmt: skip
+
+
+def _looks(group: AttentionGroup, spec: ModelSpec) -> str:
+    """How far the layers of a group look back: `full` or `window`; empty where they do not. Layers that use the cache
+    of others look as far as those with keys as long."""
+    if group.kind == "none" and group.kv_heads:
+        return next((g.kind for g in spec.attention if g.kind != "none" and g.key_length == group.key_length), "full")
+    return {"full": "full", "latent": "full", "window": "window"}.get(group.kind, "")
 
 
 def words_of(name: str) -> list[str]:
@@ -184,9 +205,10 @@ def _entries() -> tuple[_Entry, ...]:
     for row in read_rows("model_shapes.csv"):
         params = float(row["params_b"]) * 1e9
         active = float(row["active_b"]) * 1e9 if row["active_b"] else params
+        layers, hidden, recurrent = int(row["layers"]), int(row["hidden"]), row["recurrent"] == "yes"
         facts = ModelFacts(
-            params, active, int(row["layers"]), int(row["hidden"]), float(row["kv_values"]), int(row["vocab"]),
-            row["tied"] == "yes", row["recurrent"] == "yes", "shapes", row["name"],
+            params, active, layers, hidden, float(row["kv_values"]), int(row["vocab"]), row["tied"] == "yes", recurrent,
+            "shapes", layers * hidden * (_HYBRID_ATTENTION if recurrent else 1.0), row["name"],
         )  # fmt: skip
         entries.append((_telling(row["name"]), facts))
     return tuple(_Entry(words, any(map(_is_size, words)), facts) for words, facts in entries if words)
