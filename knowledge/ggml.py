@@ -195,9 +195,11 @@ def chosen_types(
     return chosen
 
 
-def kept_type(dtype: str | None, spec: ModelSpec) -> str:
-    """The type of a tensor that is not quantized: as in the GGUF; conversion from elsewhere writes F32."""
-    return dtype if dtype is not None and spec.header_bytes else "F32"
+def kept_type(name: str, dtype: str | None, spec: ModelSpec) -> str:
+    """The type of a tensor that is not quantized: as in the GGUF; conversion from elsewhere writes F32, or F16."""
+    if dtype is not None and spec.header_bytes:
+        return dtype
+    return "F16" if any(part in name for part in _document()["keep_half"]) else "F32"
 
 
 def fit_type(name: str, row_length: int) -> str:
@@ -273,7 +275,7 @@ def tensor_types(
     result = []
     for tensor, category in zip(ordered, categories, strict=True):
         if tensor.dimensions < 2 or not quantizable_name(tensor.name):
-            result.append((tensor, kept_type(tensor.dtype, spec)))
+            result.append((tensor, kept_type(tensor.name, tensor.dtype, spec)))
             continue
         if not quantized:
             result.append((tensor, mixture.base))

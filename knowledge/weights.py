@@ -193,7 +193,7 @@ def _gguf(spec: ModelSpec, precision: Precision, imatrix: bool) -> Iterator[Part
     for group in groups_of(spec):
         manual = next((kind for pattern, kind in overrides if re.search(pattern, group.name)), None)
         if group.dimensions < 2 or not ggml.quantizable_name(group.name):
-            yield _gguf_part(group, ggml.kept_type(group.dtype, spec), group.count)
+            yield _gguf_part(group, ggml.kept_type(group.name, group.dtype, spec), group.count)
         elif not quantized:
             yield _gguf_part(group, mixture.base, group.count)
         elif manual is not None:

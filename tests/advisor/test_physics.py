@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from advisor import physics
 from advisor.case import Case
 from advisor.cost_model import Scale, likeness, traits_of
 from advisor.workload import case_of_row
 from knowledge.base import GIB
+from knowledge.models import find_model
 
 START = physics.MEMORY_START["any"]
 
@@ -26,6 +29,50 @@ def test_layers_with_a_window_cache_no_more_than_that() -> None:
     assert gemma.cached_bytes(100) == gemma.cache_bytes * 100
     further = gemma.cached_bytes(60_000) - gemma.cached_bytes(50_000)
     assert further == (gemma.cache_bytes - gemma.window_bytes) * 10_000
+
+
+def test_only_layers_that_attend_count_what_a_prompt_is_compared_with() -> None:
+    windowed, full = case(), case(model="Llama-3.2-3B-Instruct")
+    llama = find_model("Llama-3.2-3B-Instruct")
+    assert full.attended(1000) == llama.layers * llama.heads * llama.head_dim * 1000 * 1000 / 2
+    short = (windowed.queries + windowed.window_queries) * windowed.window**2 / 2
+    assert windowed.attended(windowed.window) == short
+    twice = windowed.attended(20_000) - windowed.attended(10_000)
+    assert twice == windowed.queries * 1.5e8 + windowed.window_queries * windowed.window * 10_000
+    hybrid = find_model("LFM2-1.2B")
+    attending = sum(group.layers for group in hybrid.attention if group.kind == "full")
+    assert attending < hybrid.layers
+    assert case(model="LFM2-1.2B").queries == attending * hybrid.heads * hybrid.head_dim
+
+
+def test_layers_that_use_the_cache_of_others_look_as_far_as_those() -> None:
+    """Gemma 4 E2B: 28 layers with heads of 256 look through a window, 7 with heads of 512 at everything."""
+    small = case(model="gemma-4-E2B-it")
+    assert (small.queries, small.window_queries) == (7 * 8 * 512, 28 * 8 * 256)
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "published"),
+    # the sizes that ollama.com/library/gemma4 and /gemma3 tell, 10^9 bytes
+    [("gemma4:e2b", "Q4_K_M", 7.2), ("gemma4:e4b", "Q4_K_M", 9.6), ("gemma4:26b", "Q8_0", 28.0),
+     ("gemma3:4b", "Q4_K_M", 3.3)],
+)  # fmt: skip
+def test_ollama_packs_encoders_and_embeddings_of_layers_in_16_bits(
+    model: str, precision: str, published: float
+) -> None:
+    packed = case(framework="ollama", model=model, precision=precision)
+    assert packed.weight_bytes / 1e9 == pytest.approx(published, rel=0.015)
+    plain = case(model=model, precision=precision)
+    assert packed.weight_bytes > plain.weight_bytes
+    assert (packed.bits, packed.active_bytes) == (plain.bits, plain.active_bytes)
+
+
+@pytest.mark.parametrize(
+    ("model", "runtime"), [("qwen3.5:9b-mlx", "mlx"), ("north-mini:mlx-nvfp4", "mlx"), ("qwen3.5:9b", "ollama")]
+)
+def test_tags_of_ollama_say_what_runs_them(model: str, runtime: str) -> None:
+    asked = case(framework="ollama", model=model, params_b="9", chip="Apple M5 Max", device="", device_kind="apple")
+    assert asked.runtime == runtime
 
 
 def test_ollama_reserves_its_context_by_the_memory_of_the_gpu() -> None:

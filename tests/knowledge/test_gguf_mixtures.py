@@ -88,6 +88,13 @@ def test_every_architecture_has_the_tensor_bytes_of_the_quantizers_dry_run(row: 
     assert {name: weights(spec, plain(name)).tensor_bytes for name in measured} == measured
 
 
+@pytest.mark.parametrize("row", rows("dry_run_mebibytes.csv"), ids=lambda r: f"{r['model']}-{r['precision']}")
+def test_gemma_4_has_the_size_that_the_quantizer_told(row: dict[str, str]) -> None:
+    """As above: what a dry run on files of these shapes printed, rounded by it."""
+    size = weights(find_model(row["model"]), plain(row["precision"])).tensor_bytes
+    assert size / 2**20 == pytest.approx(float(row["mebibytes"]), abs=0.006)
+
+
 @pytest.mark.parametrize(("precision", "file_bytes"), [("IQ2_XXS", 83_826_496), ("IQ3_XXS", 86_957_632)])
 def test_files_made_with_an_importance_matrix_have_the_predicted_size(precision: str, file_bytes: int) -> None:
     """Measured with llama-cpp-python 0.3.36: llama_model_quantize with an importance matrix."""
