@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from knowledge.model_names import EXPERTS_USE
+
 METRICS = ("decode_tps", "prefill_tps", "ttft_ms", "peak_mem_gb")
 CACHED_BYTES = 2.0  # per value: a 16-bit cache, every runtime's default
 
@@ -76,6 +78,11 @@ class Case:
 
     @property
     def is_moe(self) -> bool:
+        return self.active_params < EXPERTS_USE * self.params
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether a token reads part of the weights: of experts, or rows of an embedding for each layer."""
         return self.active_params < 0.8 * self.params
 
     def cached_bytes(self, tokens: float) -> float:

@@ -28,6 +28,7 @@ _SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]")
 _EFFECTIVE = re.compile(r"[eh]\d+(?:\.\d+)?b")
 _ACTIVE = re.compile(r"a\d+(?:\.\d+)?[bm]")
 _SHARED_EXPERTS = 0.84  # of 8x7B: attention and embeddings are shared, 46.7 of 56 billion
+EXPERTS_USE = 0.4  # of the parameters at most, for a token; with embeddings for each layer, models use more
 _HYBRID_ATTENTION = 0.25  # of a hybrid model's layers attend, as in Qwen3.5, where its row does not tell
 _UNTIED_FROM = 3.5e9  # parameters: smaller models mostly share embedding and head
 
@@ -92,7 +93,7 @@ class ModelFacts:
 
     @property
     def is_moe(self) -> bool:
-        return self.active_params < 0.8 * self.params
+        return self.active_params < EXPERTS_USE * self.params
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]
 
 def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight: Array) -> Callable[[Array], float]:
     logs = np.array([sample.log for sample in samples])
-    mixture = np.array([sample.case.is_moe for sample in samples])
+    mixture = np.array([s.case.is_scattered if target == "decode" else s.case.is_moe for s in samples])
     begin = np.array(start)
     if target == "decode":
         terms = np.array([physics.decode_terms(s.case) for s in samples]).T

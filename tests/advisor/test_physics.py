@@ -123,3 +123,10 @@ def test_ollama_reserves_no_more_than_the_model_was_trained_for() -> None:
     assert physics.memory_terms(short)[1] * GIB == short.cached_bytes(short.context)
     assert short.context < long.context == 262144
     assert 5.0 < physics.memory_terms(long)[1] < 5.4  # two key-value heads of 512 in five global layers
+
+
+def test_embeddings_for_each_layer_are_no_experts() -> None:
+    """Both read a part of their weights for a token; only experts are multiplied in smaller batches."""
+    small, mixture, dense = (case(model=name) for name in ("gemma-4-E2B-it", "Qwen3-30B-A3B", "Qwen3-4B"))
+    assert [one.is_moe for one in (small, mixture, dense)] == [False, True, False]
+    assert [one.is_scattered for one in (small, mixture, dense)] == [True, True, False]
