@@ -72,9 +72,8 @@ def decode_seconds(case: Case, parameters: Parameters) -> float:
     """Seconds a token of one sequence."""
     read, multiply, layers = decode_terms(case)
     share, layer, arithmetic, mixture = parameters
-    seconds = (
-        read * (math.exp(mixture) if case.is_scattered else 1.0) * (1 + math.exp(-share)) + math.exp(layer) * layers
-    )
+    read *= math.exp(mixture) if case.is_scattered else 1.0
+    seconds = read * (1 + math.exp(-share)) + math.exp(layer) * layers
     if case.backend == "cpu":
         seconds += math.exp(arithmetic) * multiply
     return seconds / math.pow(case.batch, _MORE_SEQUENCES)

@@ -237,10 +237,10 @@ def test_a_damaged_record_is_a_broken_toolchain(home: Path, recipe: Recipe, cont
     assert state(recipe)["status"] == "broken"
 
 
+@pytest.mark.slow
 def test_a_broken_environment_is_repaired_by_installing_again(home: Path, recipe: Recipe, wheels: Path) -> None:
     (packages_of(home) / "tiny_helper.py").unlink()
-    assert install_toolchain(recipe, wheels=wheels)["status"] == "ok"
-    assert check_toolchain(recipe)["status"] == "ok"
+    assert install_toolchain(recipe, wheels=wheels)["status"] == check_toolchain(recipe)["status"] == "ok"
 
 
 # ---- what is refused
@@ -257,12 +257,12 @@ def test_a_folder_without_the_wheels_is_refused_before_anything_is_made(
     assert refused(recipe, wheels=tmp_path / "nowhere").code == "no-wheels"
 
 
+@pytest.mark.slow
 def test_a_damaged_wheel_leaves_no_environment(recipe: Recipe, wheels: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(wheels, tmp_path / "damaged")
     (folder / "tiny-1.0-py3-none-any.whl").write_bytes(b"not a wheel")
     error = refused(recipe, wheels=folder)
-    assert error.exit_code == EXIT_TOOLCHAIN_MISSING
-    assert "tiny" in error.message
+    assert (error.exit_code, "tiny" in error.message) == (EXIT_TOOLCHAIN_MISSING, True)
     assert state(recipe)["status"] == "missing"
 
 
