@@ -234,8 +234,9 @@ def _attention(
         return (AttentionGroup("none", layers),)
     kinds: dict[AttentionGroup, int] = {}
     for layer in range(layers):
+        length = window_key if windowed[layer] else head_dim
         if layer >= layers - shared:
-            kind = AttentionGroup("none", 0)
+            kind = AttentionGroup("none", 0, kv_by_layer[layer], length, length)
         elif state and (not kv_by_layer[layer] or not heads or (interval and (layer + 1) % interval)):
             kind = AttentionGroup("recurrent", 0, state_elements=state)
         elif not kv_by_layer[layer]:

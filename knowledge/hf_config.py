@@ -254,7 +254,9 @@ def _attention(
     own = layers - read.count("num_kv_shared_layers", 0, layers - 1, 0)  # the others use the cache of these
     global_heads = read.count("num_global_key_value_heads", 0, MAX_HEADS, 0) or kv_heads
     global_length = read.count("global_head_dim", 0, MAX_WIDTH, 0) or head_dim
+    sharing_full = layers - own
     if isinstance(kinds, list) and len(kinds) == layers:
+        sharing_full = kinds[own:].count("full_attention")
         windowed = kinds[:own].count("sliding_attention") if window else 0
         full = kinds[:own].count("full_attention") + (0 if window else kinds[:own].count("sliding_attention"))
     else:
@@ -265,7 +267,8 @@ def _attention(
         AttentionGroup("window", windowed, kv_heads, head_dim, head_dim, window=window),
         AttentionGroup("full", full, global_heads, global_length, global_length),
         AttentionGroup("recurrent", own - full - windowed, state_elements=_state(read)),
-        AttentionGroup("none", layers - own),
+        AttentionGroup("none", layers - own - sharing_full, kv_heads, head_dim, head_dim),
+        AttentionGroup("none", sharing_full, global_heads, global_length, global_length),
     ]
     return tuple(group for group in groups if group.layers)
 

@@ -60,7 +60,8 @@ class AttentionGroup:
 
     kind `full` and `window` keep `kv_heads * (key_length + value_length)` values per token (at most about `window`
     tokens for `window`); `latent` (MLA) keeps `key_length + value_length` values per token; `recurrent` keeps
-    `state_elements` 32-bit values per sequence, whatever the context; `none` keeps nothing.
+    `state_elements` 32-bit values per sequence, whatever the context; `none` keeps nothing, but with `kv_heads` uses
+    what earlier layers keep.
     """
 
     kind: Literal["full", "window", "latent", "recurrent", "none"]

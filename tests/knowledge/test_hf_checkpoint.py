@@ -260,7 +260,7 @@ JSON_VALUES = st.recursive(
 
 @pytest.mark.parametrize(
     ("shared", "expected"),
-    [(0, {"window": (2, 64), "full": (1, 512)}), (1, {"window": (2, 64), "none": (0, 0)})],
+    [(0, {"window": (2, 64), "full": (1, 512)}), (1, {"window": (2, 64), "none": (1, 512)})],
 )
 def test_layers_that_share_a_cache_and_wider_global_heads_are_counted(
     shared: int, expected: dict[str, tuple[int, int]], tmp_path: Path
