@@ -130,7 +130,8 @@ def _show_why(screen: Console, report: Document) -> None:
             )
             for row in why["alternatives"]
         )
-        columns = ("considered as well", "quality", "of 16 bits", "would miss")
+        heading(screen, "Considered as well")
+        columns = ("precision", "quality", "of 16 bits", "would miss")
         screen.print(table(columns, considered, right=("quality", "of 16 bits")))
     rungs = report.get("rungs") or []
     if len(rungs) > 1:
