@@ -33,6 +33,9 @@ def test_the_same_configuration_is_answered_by_its_own_measurements() -> None:
     answer = Calibrated(Roofline(), rows).decode_tps(work())
     assert answer.mid == 31.0
     assert "measured on this machine (3 runs)" in answer.basis
+    once = Calibrated(Roofline(), rows[1:2]).decode_tps(work())
+    assert (once.mid, "(1 run)" in once.basis) == (31.0, True)
+    assert once.low < answer.low < 31.0 < answer.high < once.high, "repeats tell how far a machine scatters"
 
 
 def test_one_measurement_moves_another_configuration_by_a_third() -> None:
