@@ -19,6 +19,7 @@ from knowledge.model_names import ModelFacts, model_facts, typical_facts
 from knowledge.precision_names import BitsNamed, bits_named, names_bits
 from knowledge.precisions import resolve_precision
 from knowledge.records import Chip
+from knowledge.shapes import groups_of
 from knowledge.systems_named import system_facts
 from knowledge.weights import weights
 from probes.from_chip import core_counts
@@ -269,8 +270,8 @@ def _packed_besides(facts: ModelFacts, bits: float) -> float:
     """
     if facts.spec is None:
         return 0.0
-    each = dict(facts.spec.dimensions).get("each", 0) * facts.layers * facts.vocab
-    return 2.0 * facts.spec.tower_params + each * max(0.0, 16 - max(bits, _EMBEDDING_BITS)) / 8
+    of_layers = sum(group.elements for group in groups_of(facts.spec) if group.suffix == "per_layer_token_embd.weight")
+    return 2.0 * facts.spec.tower_params + of_layers * max(0.0, 16 - max(bits, _EMBEDDING_BITS)) / 8
 
 
 def _estimated_bytes(facts: ModelFacts, bits: float, runtime: str) -> float:

@@ -256,9 +256,9 @@ def _attention(
     global_length = read.count("global_head_dim", 0, MAX_WIDTH, 0) or head_dim
     sharing_full = layers - own
     if isinstance(kinds, list) and len(kinds) == layers:
-        sharing_full = kinds[own:].count("full_attention")
-        windowed = kinds[:own].count("sliding_attention") if window else 0
-        full = kinds[:own].count("full_attention") + (0 if window else kinds[:own].count("sliding_attention"))
+        sharing_full, kinds = kinds[own:].count("full_attention"), kinds[:own]
+        windowed = kinds.count("sliding_attention") if window else 0
+        full = kinds.count("full_attention") + (0 if window else kinds.count("sliding_attention"))
     else:
         period = window_period(architecture) if window else 0
         full = sum(1 for layer in range(own) if not period or layer % period == period - 1)

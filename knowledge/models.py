@@ -4,8 +4,8 @@ The column `attention` encodes the attention groups: groups joined by `;`, each 
 `full*32` is full attention in 32 layers, `window512*22` a sliding window of 512 tokens in 22 layers, `latent576*27` a
 latent cache of 576 values per token, `recurrent4096*10` a state of 4096 32-bit values per sequence, `none*20` layers
 without a cache of their own. HEADSxLENGTH replaces the model's kv_heads and head_dim; a `none` that has it uses the
-cache of earlier layers. `dimensions` holds further
-lengths as name=number (data/architectures.toml). Published results are in `data/scores.csv`.
+cache of earlier layers. `dimensions` holds further lengths as name=number (data/architectures.toml). Published results
+are in `data/scores.csv`.
 """
 
 from __future__ import annotations
