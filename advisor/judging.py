@@ -119,6 +119,8 @@ def judge(
             "missing_bytes": size.shortfall,
             "memory_share": total / usable if usable else 9.9,
             "pool": size.budget.pool,
+            "gpu_lent_bytes": size.budget.gpu_bytes,
+            "lend_more": _lend_more(size),
             "gpu_layers": size.split.gpu_layers if size.split else None,
             "cpu_expert_layers": size.split.cpu_expert_layers if size.split else None,
             "disk_peak_bytes": size.disk["peak_bytes"],
@@ -138,6 +140,13 @@ def judge(
     if rejected := fast.rejected:
         return Lost(option.backend, option.spec, rejected, option, size, decode.mid)
     return Judged(option, size, decode, prefill, ttft, retention, fast.taken)
+
+
+def _lend_more(size: Size) -> str | None:
+    """How to let the GPU take as much of a shared memory as the option needs; None where that is no matter."""
+    usable, total = size.budget, size.need.total_bytes
+    reachable = usable.gpu_bytes is not None and usable.gpu_bytes < total <= usable.pool_bytes
+    return usable.more or None if reachable else None
 
 
 _retention = lru_cache(maxsize=16384)(predict_retention)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from advisor.origin import form_of
 from knowledge.base import format_bytes
 from knowledge.records import AttentionGroup, ModelSpec
-from knowledge.runtimes import Graphics, Overhead, Reserve, overheads, reserves
+from knowledge.runtimes import Graphics, Lend, Overhead, Reserve, overheads, reserves
 from knowledge.weights import WeightSizes
 from probes.profile import GPU, HardwareProfile, MemoryPool
 
@@ -68,11 +68,18 @@ class MemoryNeed:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many bytes of `pool` a model may use, and the sentences that say why."""
+    """How many bytes of `pool` an engine may use, and the sentences that say why.
+
+    `pool_bytes` is what all engines of the pool may use together; `gpu_bytes` what a GPU without memory of its own may
+    take of it, and `more` how a person lets it take more (empty: no way is known).
+    """
 
     bytes: int
     pool: str
     reasons: tuple[str, ...]
+    pool_bytes: int
+    gpu_bytes: int | None = None
+    more: str = ""
 
 
 def kv_bytes(
@@ -259,17 +266,19 @@ def budget(profile: HardwareProfile, pool_id: str, backend: str, engine_kind: st
     """
     pool = profile.pool(pool_id)
     if pool is None:
-        return Budget(0, pool_id, (f"the memory of {pool_id} is not known",))
-    systems, graphics = reserves()
+        return Budget(0, pool_id, (f"the memory of {pool_id} is not known",), 0)
+    systems, graphics, lends = reserves()
     if pool.kind == "vram":
         return _device_budget(pool, profile, graphics)
-    usable, reasons = _system_budget(pool, profile, systems)
+    whole, reasons = _system_budget(pool, profile, systems)
+    lend = _lend_of(pool, profile, lends)
+    lent, why = _lent(pool, lend)
+    if _gpu_of(pool, profile) is None or lent >= whole:
+        return Budget(whole, pool.id, tuple(reasons), whole)
+    more = lend.more.format(mib=whole // 1024**2, gib=whole // 1024**3) if lend else ""
     if engine_kind == "gpu":
-        share, why = _shared_limit(pool, profile, graphics)
-        limit = round(share * pool.total_bytes)
-        if limit < usable:
-            usable, reasons = limit, [f"{format_bytes(limit)}, {share:.0%} of {format_bytes(pool.total_bytes)}: {why}"]
-    return Budget(max(0, usable), pool.id, tuple(reasons))
+        reasons = [f"{format_bytes(lent)} of {format_bytes(pool.total_bytes)}: {why}"]
+    return Budget(lent if engine_kind == "gpu" else whole, pool.id, tuple(reasons), whole, lent, more)
 
 
 def _system_budget(pool: MemoryPool, profile: HardwareProfile, systems: dict[str, Reserve]) -> tuple[int, list[str]]:
@@ -293,24 +302,36 @@ def _system_of(profile: HardwareProfile) -> str:
     return profile.os.family or "unknown"
 
 
-def _shared_limit(pool: MemoryPool, profile: HardwareProfile, graphics: Graphics) -> tuple[float, str]:
-    """The share of the memory that a GPU without memory of its own may use."""
-    gpu = _gpu_of(pool, profile)
-    if gpu is not None and gpu.vendor == "apple":
-        large = pool.total_bytes > graphics.apple_large_above_bytes
-        return graphics.apple_large_share if large else graphics.apple_share, graphics.apple_source
-    if profile.os.family == "windows":
-        return graphics.windows_shared_share, graphics.windows_shared_source
-    if gpu is not None and gpu.vendor == "amd" and profile.os.family == "linux":
-        return graphics.amd_gtt_share, graphics.amd_gtt_source
-    return 1.0, ""
+def _lend_of(pool: MemoryPool, profile: HardwareProfile, lends: tuple[Lend, ...]) -> Lend | None:
+    gpu, system = _gpu_of(pool, profile), profile.os.family
+    return next(
+        (
+            lend
+            for lend in lends
+            if gpu
+            and lend.vendor in ("", gpu.vendor)
+            and lend.os in ("", system)
+            and pool.total_bytes > lend.above_bytes
+        ),
+        None,
+    )
+
+
+def _lent(pool: MemoryPool, usual: Lend | None) -> tuple[int, str]:
+    """The bytes that a GPU without memory of its own may take, and why."""
+    if pool.gpu_limit_bytes is not None:
+        return min(pool.gpu_limit_bytes, pool.total_bytes), "what this system lends the GPU"
+    if usual is None:
+        return pool.total_bytes, ""
+    return round(usual.share * pool.total_bytes), f"{usual.share:.0%}, {usual.source}"
 
 
 def _device_budget(pool: MemoryPool, profile: HardwareProfile, graphics: Graphics) -> Budget:
     margin = min(graphics.nvidia_margin_bytes, round(graphics.small_margin_share * pool.total_bytes))
     free = pool.total_bytes if pool.available_bytes is None else min(pool.available_bytes, pool.total_bytes)
     reason = f"{format_bytes(free)} less a margin of {format_bytes(margin)} ({graphics.nvidia_margin_source})"
-    return Budget(max(0, free - margin), pool.id, (reason,))
+    usable = max(0, free - margin)
+    return Budget(usable, pool.id, (reason,), usable)
 
 
 def _gpu_of(pool: MemoryPool, profile: HardwareProfile) -> GPU | None:

@@ -81,5 +81,6 @@ def split_model(
         ("the runtime in main memory", on_cpu.overhead_bytes, "as on the CPU alone"),
     )
     need = MemoryNeed(sizes.tensor_bytes, on_gpu.kv_bytes, buffers + on_cpu.overhead_bytes, parts)
+    both = gpu.bytes + ram.bytes
     reasons = (f"{format_bytes(gpu.bytes)} in {gpu.pool} and {format_bytes(ram.bytes)} in {ram.pool}",)
-    return Split(layers, left, share, cpu, need, Budget(gpu.bytes + ram.bytes, POOL, reasons))
+    return Split(layers, left, share, cpu, need, Budget(both, POOL, reasons, both))

@@ -31,13 +31,16 @@ def _priorities() -> dict[str, dict[str, float]]:
 def order(survivors: Sequence[Judged], request: Constraints, *, top: int) -> list[Judged]:
     """Score all, mark the Pareto set, pick at most `top` that differ, best first.
 
-    Deterministic: ties are broken by name. The best option of every framework and engine has a place before a second
-    precision of what is already there.
+    Deterministic: ties are broken by speed, then by name. The best option of every framework and engine has a place
+    before a second precision of what is already there.
     """
     score(survivors, request)
     _mark_pareto(survivors)
-    ordered = sorted(survivors, key=lambda j: (-j.scores["total"], j.key))
-    return sorted(_varied(ordered, top), key=lambda j: (-j.scores["total"], j.key))
+    return sorted(_varied(sorted(survivors, key=_place), top), key=_place)
+
+
+def _place(judged: Judged) -> tuple[float, float, tuple[str, ...]]:
+    return -judged.scores["total"], -judged.axes[0], judged.key
 
 
 def score(survivors: Sequence[Judged], request: Constraints) -> None:
@@ -94,10 +97,11 @@ def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> 
 
 
 def _headroom(judged: Judged) -> float:
-    """The share of the usable memory that stays free; none of a split model, which fills the GPU's."""
-    if judged.size.split or not judged.size.budget.bytes:
+    """The share of the pool's usable memory that stays free, which is the same for a CPU and a GPU that share it; none
+    of a split model, which fills the GPU's."""
+    if judged.size.split or not judged.size.budget.pool_bytes:
         return 0.0
-    return _clamp(1 - judged.size.need.total_bytes / judged.size.budget.bytes)
+    return _clamp(1 - judged.size.need.total_bytes / judged.size.budget.pool_bytes)
 
 
 def _speed_score(tps: float | None, enough: float) -> float:

@@ -47,19 +47,25 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Graphics:
-    """How much of a pool a GPU may use, with the sources."""
+    """What stays free of a GPU's own memory, with the source."""
 
     nvidia_margin_bytes: int
     nvidia_margin_source: str
     small_margin_share: float
-    apple_share: float
-    apple_large_share: float
-    apple_large_above_bytes: int
-    apple_source: str
-    windows_shared_share: float
-    windows_shared_source: str
-    amd_gtt_share: float
-    amd_gtt_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lend:
+    """The share of a main memory above `above_bytes` that a GPU without memory of its own may take, and how a person
+    lends it more (`{mib}` and `{gib}` stand for sizes; empty where no way is known). Empty `vendor` or `os`: any."""
+
+    vendor: str
+    os: str
+    above_bytes: int
+    share: float
+    source: str
+    more: str
+    more_source: str
 
 
 @lru_cache(maxsize=1)
@@ -85,8 +91,8 @@ def overheads() -> dict[tuple[str, str], Overhead]:
 
 
 @lru_cache(maxsize=1)
-def reserves() -> tuple[dict[str, Reserve], Graphics]:
+def reserves() -> tuple[dict[str, Reserve], Graphics, tuple[Lend, ...]]:
     """Reserves by system (`raspberry-pi` and `unknown` among them), and what GPUs may use."""
     document = read_document("reserves.toml")
     systems = {row["os"]: Reserve(**row) for row in document["system"]}
-    return systems, Graphics(**document["graphics"])
+    return systems, Graphics(**document["graphics"]), tuple(Lend(**row) for row in document["lend"])

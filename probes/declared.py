@@ -18,14 +18,13 @@ from knowledge.match import HardwareMatch, match_hardware
 from knowledge.names import split_count
 from knowledge.records import VendorLine
 from probes.draft import Draft, cut, weakest
-from probes.from_chip import HOST_KINDS, UNIFIED_KINDS, arch_of, cpu_of, gpu_of, npu_of, vendor_of
+from probes.from_chip import HOST_KINDS, UNIFIED_KINDS, arch_of, cpu_of, gpu_of, has_one_pool, npu_of, vendor_of
 from probes.profile import CPU, GPU, NPU, Confidence, HardwareProfile, MemoryPool, OperatingSystem
 
 Family = Literal["linux", "windows", "macos", "android", "ios"]
 
 _MAIN, _CARD = "ram", "vram0"
 _CARD_VENDORS = ("nvidia", "amd", "intel")
-_ONE_POOL = ("apple", "sbc", "mobile")
 _BETWEEN_PARTS = re.compile(r"(?:\s\+\s|[,;&])(?![^(]*\))")
 
 
@@ -231,7 +230,10 @@ def _host_ram(said: _Said, host: HardwareMatch, draft: Draft) -> _Size:
         return _declared_size("--ram", said.ram_bytes, host, fits, draft)
     if host.memory_gib is not None:
         return _Size(round(host.memory_gib * GIB), "declared: the size in the name", "high")
-    if said.vram_bytes is not None and host.chip.kind in _ONE_POOL:
+    if said.vram_bytes is not None and has_one_pool(host.chip):
+        if enough := [size for size in fits if size * GIB > said.vram_bytes and host.chip.kind == "igpu"]:
+            draft.note(f"RAM was not given: {min(enough):g} GB is assumed, of which --vram is the GPU's; give --ram")
+            return _Size(round(min(enough) * GIB), "assumed: the smallest fit above --vram", "low")
         draft.note(f"{_label(host)} has no memory of its own for graphics: --vram is taken as its unified memory")
         return _Size(said.vram_bytes, "declared: --vram of a machine with unified memory", "medium")
     if len(fits) == 1:
@@ -240,6 +242,15 @@ def _host_ram(said: _Said, host: HardwareMatch, draft: Draft) -> _Size:
     known = f"{_label(host)} is sold with {_sizes(fits)}" if fits else "the smallest common fit"
     draft.note(f"RAM was not given: {smallest:g} GB is assumed ({known}); give --ram")
     return _Size(round(smallest * GIB), "assumed: the smallest common fit", "low")
+
+
+def _lend(draft: Draft, vram_bytes: int, label: str) -> None:
+    """--vram of a machine with one memory is what its GPU may take of it."""
+    if vram_bytes > draft.memory[0].total_bytes:
+        raise _contradiction(f"--vram and the memory of {label}, which is less, exclude each other", "give less")
+    if vram_bytes < draft.memory[0].total_bytes:
+        draft.lend_gpu(vram_bytes, "declared: --vram")
+        draft.note(f"{label} has one memory for CPU and GPU: --vram is what the GPU may take of it")
 
 
 def _declared_size(option: str, size_bytes: int, match: HardwareMatch, fits: tuple[float, ...], draft: Draft) -> _Size:
@@ -339,9 +350,9 @@ def _add_unnamed_gpu(draft: Draft, said: _Said, parts: list[HardwareMatch], host
     """A GPU that only `--vram`, `--vendor` or `--target gpu` tells of."""
     if any(part.chip.kind == "gpu" for part in parts):
         return
-    if host and host.chip.kind in _ONE_POOL and said.vendor not in _CARD_VENDORS:
-        if said.vram_bytes is not None and draft.memory[0].total_bytes != said.vram_bytes:
-            draft.note(f"{_label(host)} has unified memory: --vram is ignored")
+    if host and has_one_pool(host.chip) and (said.vendor not in _CARD_VENDORS or said.maker == host.chip.vendor):
+        if said.vram_bytes is not None:
+            _lend(draft, said.vram_bytes, _label(host))
         return
     line = said.line
     unified = bool(line and line.unified_memory)

@@ -45,6 +45,11 @@ class Draft:
         self.say(path, source, confidence)
         return path
 
+    def lend_gpu(self, size_bytes: int, source: str) -> None:
+        """What a GPU without memory of its own may take of main memory, as the machine or its user says."""
+        self.memory[0] = self.memory[0].model_copy(update={"gpu_limit_bytes": size_bytes})
+        self.say("memory.0.gpu_limit_bytes", source, "high")
+
     def add_gpu(self, gpu: GPU, source: str, confidence: Confidence) -> str:
         """Add a GPU; returns its dotted path."""
         path = f"gpus.{len(self.gpus)}"

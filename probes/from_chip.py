@@ -14,6 +14,7 @@ from probes.profile import CPU, GPU, NPU, Vendor
 
 HOST_KINDS = ("cpu", "igpu", "apple", "sbc", "mobile")
 UNIFIED_KINDS = ("igpu", "apple", "sbc", "mobile")
+_WIDE_GBS = 200.0  # memory of an integrated GPU that nobody puts a card beside (AMD's Ryzen AI Max)
 
 # Who makes the GPU or NPU of a system on chip, by the first word of its name.
 _GPU_MAKERS = {
@@ -87,6 +88,11 @@ def cpu_of(chip: Chip) -> CPU:
         instruction_sets=instruction_sets(chip.isa, arch),
         fp16_tflops=chip.fp16_tflops if _throughput_is_the_cpus(chip) else None,
     )
+
+
+def has_one_pool(chip: Chip) -> bool:
+    """Whether CPU and GPU share all memory and no card stands beside them: `--vram` can only mean a share of it."""
+    return chip.kind in ("apple", "sbc", "mobile") or (chip.kind == "igpu" and (chip.bandwidth_gbs or 0) >= _WIDE_GBS)
 
 
 def gpu_of(chip: Chip, pool: str) -> GPU | None:

@@ -27,7 +27,8 @@ class GroupLimits:
 
 @dataclass(frozen=True)
 class MemoryFinding:
-    """Main memory in bytes; `limit_bytes` and `usable_cpus` are a container's, None where nothing limits."""
+    """Main memory in bytes; `limit_bytes` and `usable_cpus` are a container's, None where nothing limits, and
+    `gpu_limit_bytes` what the user lets the GPU of a Mac take, None where nothing was set."""
 
     total_bytes: int | None
     available_bytes: int | None
@@ -36,6 +37,7 @@ class MemoryFinding:
     source: str
     confidence: Confidence
     notes: tuple[str, ...] = ()
+    gpu_limit_bytes: int | None = None
 
 
 def read_memory(reader: Reader) -> MemoryFinding:
@@ -49,7 +51,14 @@ def read_memory(reader: Reader) -> MemoryFinding:
     if limit is not None:
         notes.append("a control group (container) limits the memory of this process: the limit is planned with")
     source = f"{source}; cgroup" if limit is not None else source
-    return MemoryFinding(total, available, limit, limits.cpus, source, "high" if total else "low", tuple(notes))
+    gpu = _wired_limit(reader) if reader.system == "darwin" else None
+    return MemoryFinding(total, available, limit, limits.cpus, source, "high" if total else "low", tuple(notes), gpu)
+
+
+def _wired_limit(reader: Reader) -> int | None:
+    """What `sysctl iogpu.wired_limit_mb` was set to, in bytes; 0 stands for the system's own choice."""
+    found = re.search(r"^iogpu\.wired_limit_mb: (\d{1,9})$", reader.run("sysctl", "-a") or "", re.MULTILINE)
+    return int(found[1]) * 1024**2 or None if found else None
 
 
 def _system_memory(reader: Reader) -> tuple[int | None, int | None, str]:

@@ -175,6 +175,8 @@ def _put_memory(draft: Draft, memory: MemoryFinding, cpu: CpuFinding, *, measure
         measured_bandwidth_gbs=round(read.read_gbs, 2) if read else None,
     )
     at = draft.add_pool(pool, memory.source, memory.confidence)
+    if memory.gpu_limit_bytes:
+        draft.lend_gpu(memory.gpu_limit_bytes, "sysctl iogpu.wired_limit_mb")
     if sheet and sheet.bandwidth_gbs is not None:
         draft.say(f"{at}.bandwidth_gbs", f"data sheet, by the chip's name: {sheet.source}", sheet.confidence)
     if read:
@@ -244,6 +246,8 @@ def _put_integrated(draft: Draft, card: Card, row: Chip | None) -> None:
         pool = _vram_pool(draft, card, card.total_bytes, row)
     else:
         _share_main_memory(draft)
+        if card.shared_bytes:
+            draft.lend_gpu(card.shared_bytes, "sysfs mem_info_gtt_total")
         if card.total_bytes:
             size = card.total_bytes / GIB
             draft.note(f"{card.name}: {size:.1f} GiB are carved out for graphics; it computes from the shared memory")

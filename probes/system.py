@@ -128,8 +128,6 @@ def _macos(reader: Reader) -> SystemFinding:
         power=power,
     )
     notes = ["this Python runs translated by Rosetta: install an arm64 Python, MLX needs one"] if rosetta else []
-    if int(wired) if (wired := values.get("iogpu.wired_limit_mb", "0")).isdecimal() else 0:
-        notes.append(f"iogpu.wired_limit_mb is set to {wired}: the GPU may use that much of the unified memory")
     sources: dict[str, tuple[str, Confidence]] = {"os": ("sysctl and pmset", "high")}
     device = cut(values.get("hw.model", ""))
     if device:

@@ -81,7 +81,13 @@ def _choices(literal: Any) -> str:
 
 OPTIONS = (
     Option("--ram", "ram_bytes", "SIZE", "the machine's memory; 8GB means 8 GiB, as memory is sold", parse_size),
-    Option("--vram", "vram_bytes", "SIZE", "the graphics card's memory; 6GB means 6 GiB", parse_size),
+    Option(
+        "--vram",
+        "vram_bytes",
+        "SIZE",
+        "the graphics card's memory, or what a GPU may take of memory that it shares; 6GB means 6 GiB",
+        parse_size,
+    ),
     Option("--target", "target", _choices(Target), "where it shall run (default auto)", _word),
     Option("--vendor", "vendor", _choices(VendorName), "the vendor of the NPU, GPU or chip", _word),
     Option("--chip", "chip", "TEXT", "the processor or graphics chip, for example 'Core Ultra 7 155H'", _text),

@@ -67,6 +67,8 @@ def _pool(pool: Document) -> str:
     words = [f"{gib(pool['total_bytes'])} {safe(pool['kind'])}"]
     if pool["limit_bytes"] is not None:
         words.append(f"limited to {gib(pool['limit_bytes'])}")
+    if pool["gpu_limit_bytes"] is not None:
+        words.append(f"of which the GPU may take {gib(pool['gpu_limit_bytes'])}")
     if pool["available_bytes"] is not None:
         words.append(f"{gib(pool['available_bytes'])} available")
     if pool["measured_bandwidth_gbs"] is not None:

@@ -276,10 +276,34 @@ def test_budget_never_exceeds_the_pool_and_grows_with_it(
 
 
 def test_reserves_name_their_sources() -> None:
-    systems, graphics = reserves()
+    systems, graphics, lends = reserves()
     assert set(systems) == {"linux", "windows", "macos", "android", "ios", "raspberry-pi", "unknown"}
     assert all(row.source.startswith("assumption") for row in systems.values())
-    assert 0 < graphics.apple_share < graphics.apple_large_share < 1
+    assert graphics.nvidia_margin_bytes > 0
+    assert all(0 < lend.share < 1 and lend.source and bool(lend.more) == bool(lend.more_source) for lend in lends)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "os", "said"),
+    [("apple", "macos", "iogpu.wired_limit_mb=26214"), ("amd", "linux", "amd-ttm --set 28"),
+     ("amd", "windows", "Variable Graphics Memory"), ("intel", "windows", "Shared GPU Memory Override"),
+     ("intel", "linux", "")],
+)  # fmt: skip
+def test_a_gpu_without_memory_of_its_own_can_be_lent_more(vendor: str, os: str, said: str) -> None:
+    pool = MemoryPool(id="ram", kind="unified", total_bytes=32 * GIB)
+    shared = machine(pool, os=os, gpus=(GPU(vendor=vendor, kind="integrated", pool="ram"),))
+    found = budget(shared, "ram", "vulkan", "gpu")
+    assert found.pool_bytes == budget(shared, "ram", "cpu").bytes
+    assert said in found.more
+    assert bool(found.more) == (found.bytes < found.pool_bytes)
+
+
+@pytest.mark.parametrize(("limit", "usable"), [(26, 25.6), (20, 20), (4, 4), (64, 25.6)])
+def test_what_a_machine_says_that_its_gpu_may_take_counts(limit: int, usable: float) -> None:
+    pool = MemoryPool(id="ram", kind="unified", total_bytes=32 * GIB, gpu_limit_bytes=limit * GIB)
+    mac = machine(pool, os="macos", gpus=(GPU(vendor="apple", kind="integrated", pool="ram"),))
+    assert budget(mac, "ram", "metal", "gpu").bytes == pytest.approx(usable * GIB)
+    assert budget(mac, "ram", "cpu").bytes == pytest.approx(25.6 * GIB)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def split(model: str, vram: int, ram: int = 64 * GIB, precision: str = "Q8_0") -
     spec = find_model(model)
     sizes = weights(spec, resolve_precision(precision, "llama.cpp")[0])
     on_gpu, on_cpu = (memory_need(spec, sizes, "llama.cpp", backend, 4096) for backend in ("cuda", "cpu"))
-    return split_model(spec, sizes, on_gpu, on_cpu, Budget(vram, "vram", ()), Budget(ram, "ram", ()), CPU)
+    return split_model(spec, sizes, on_gpu, on_cpu, Budget(vram, "vram", (), vram), Budget(ram, "ram", (), ram), CPU)
 
 
 def plan(model: str, vram_gib: int, ram_gib: int, **request: Any) -> dict[str, Any]:

@@ -84,6 +84,25 @@ def test_whichllm_pr_153_the_budget_of_a_mac_is_its_working_set() -> None:
     assert best["memory"]["budget_bytes"] <= 0.75 * 16 * GIB
 
 
+def test_a_mac_is_told_how_its_gpu_may_take_more_and_believed_that_it_does() -> None:
+    mac = {"chip": "Apple M4 Pro", "ram_bytes": 24 * GIB, "os": "macos"}
+    best = first("gemma-3-27b", **mac)
+    assert best["backend"] == "cpu"
+    assert any("sudo sysctl iogpu.wired_limit_mb=" in words for words in best["warnings"])
+    lent = first("gemma-3-27b", vram_bytes=20 * GIB, **mac)
+    assert lent["backend"] == "metal"
+    assert not any("sysctl" in words for words in lent["warnings"])
+
+
+def test_a_gpu_that_shares_memory_is_not_passed_over_because_it_may_take_less_of_it() -> None:
+    halo = {"chip": "Ryzen AI Max+ 395", "ram_bytes": 128 * GIB, "os": "linux"}
+    best = first("gpt-oss-120b", **halo)
+    assert best["backend"] in ("vulkan", "rocm")
+    assert best["memory"]["budget_bytes"] == 64 * GIB
+    lent = first("gpt-oss-120b", vram_bytes=96 * GIB, **halo)
+    assert lent["memory"]["budget_bytes"] == 96 * GIB
+
+
 def test_openvino_34450_asymmetric_4_bits_are_refused_for_the_npu_before_any_download() -> None:
     document = plan("Qwen3-4B", precision="int4-asym-g128", target="npu", framework="openvino", **LUNAR_LAKE)
     assert document["status"] == "infeasible"

@@ -123,6 +123,21 @@ def test_a_cpu_and_a_card_can_be_named_together() -> None:
     assert [gpu.name for gpu in profile.gpus] == ["RTX 4090"]
 
 
+@pytest.mark.parametrize(
+    ("chip", "ram", "vram", "lent"),
+    [("Apple M4 Pro", 24, 20, 20), ("Apple M4 Pro", 24, 24, None), ("Ryzen AI Max+ 395", 128, 96, 96),
+     ("Ryzen AI Max+ 395", None, 64, 64)],
+)  # fmt: skip
+def test_vram_of_a_machine_with_one_memory_is_the_gpu_s_share(
+    chip: str, ram: int | None, vram: int, lent: int | None
+) -> None:
+    found = declared_profile(chip=chip, ram_bytes=ram and ram * GIB, vram_bytes=vram * GIB)
+    (pool,) = found.memory
+    assert pool.gpu_limit_bytes == (lent and lent * GIB)
+    assert pool.total_bytes == (ram or 96) * GIB
+    assert {gpu.pool for gpu in found.gpus} == {pool.id}
+
+
 def test_vram_beside_an_integrated_gpu_is_a_card_of_the_named_vendor() -> None:
     profile = declared_profile(chip="Core Ultra 7 155H", vendor="nvidia", vram_bytes=8 * GIB, ram_bytes=32 * GIB)
     assert [(gpu.vendor, gpu.kind) for gpu in profile.gpus] == [("intel", "integrated"), ("nvidia", "discrete")]
@@ -185,6 +200,7 @@ def test_the_usual_system_is_inferred_where_there_is_one(arguments: dict[str, An
         ({"device": "Raspberry Pi 5", "chip": "Apple M2"}, ("Raspberry Pi 5", "Apple M2")),
         ({"chip": "RTX 4060 Ti 16GB", "vram_bytes": 8 * GIB}, ("8.00 GiB", "16 GB")),
         ({"device": "Raspberry Pi 5", "vram_bytes": 8 * GIB}, ("--vram", "Raspberry Pi 5")),
+        ({"chip": "Apple M4 Pro", "vram_bytes": 32 * GIB, "ram_bytes": 24 * GIB}, ("--vram", "Apple M4 Pro")),
         ({"device": "Galaxy S24 Ultra", "vram_bytes": 8 * GIB, "ram_bytes": 12 * GIB}, ("--vram", "Galaxy S24 Ultra")),
         ({"device": "Steam Deck", "os": "macos"}, ("Steam Deck", "macos")),
     ],

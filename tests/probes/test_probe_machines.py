@@ -158,6 +158,14 @@ def test_what_the_system_is() -> None:
     assert machine("core_ultra_windows").os.family == "windows"
 
 
+def test_what_the_system_lends_a_gpu_that_shares_memory() -> None:
+    assert machine("apple_m3_max_rosetta").memory[0].gpu_limit_bytes == 30000 * 2**20
+    assert machine("apple_m2").memory[0].gpu_limit_bytes is None
+    lent = document("ryzen_ai_300")["files"]["/sys/bus/pci/devices/0000:c1:00.0/mem_info_gtt_total"]  # type: ignore[index]
+    assert machine("ryzen_ai_300").memory[0].gpu_limit_bytes == int(lent)
+    assert machine("strix_halo_carve_out").memory[0].gpu_limit_bytes is None  # its own pool is larger
+
+
 def test_memory_tells_the_bins_of_an_apple_chip_apart() -> None:
     assert machine("apple_m3_max_rosetta").chip == "Apple M3 Max (30-core GPU)"
 
