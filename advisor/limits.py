@@ -47,7 +47,7 @@ def _lacking(needed: Requirement, engine: Engine, profile: HardwareProfile) -> s
         "os": profile.os.version,
         "kernel": profile.os.kernel,
     }.get(needed.component, "")
-    return f"{needed.text} or newer (found: {found[:60]})" if is_older(found, needed.minimum) else None
+    return f"{needed.text} (found: {found[:60]})" if is_older(found, needed.minimum) else None
 
 
 def cache_facts(spec: ModelSpec, framework: str, request: Constraints) -> Facts:
