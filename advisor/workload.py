@@ -34,7 +34,9 @@ _RUNTIMES = (
     ("tensorrt", "tensorrt"), ("trt", "tensorrt"), ("vllm", "vllm"), ("sglang", "vllm"), ("exl", "exllama"),
     ("transformers", "transformers"),
 )  # fmt: skip
-_OLLAMA_ON_MLX = re.compile(r"[:-]mlx\b")  # a tag that Ollama serves with MLX instead of llama.cpp's kernels
+# What Ollama serves with MLX instead of llama.cpp's kernels: by its tag, and on Apple silicon by the format of the
+# weights, which llama.cpp's kernels do not take from it (ollama.com/blog/mlx, /blog/mlx-performance).
+_OLLAMA_ON_MLX, _MLX_FORMATS = re.compile(r"[:-]mlx\b"), re.compile(r"nvfp4|mxfp8|\bint[48]\b")
 _GGUF_RUNTIMES = ("llama.cpp", "ollama", "lmstudio")
 
 
@@ -62,7 +64,8 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
     text = {key: (row.get(key) or "").strip() for key in _TEXT}
     numbers = {key: _checked(row.get(key), key, notes) for key in _RANGES}
     runtime = runtime_of(text["framework"])
-    if runtime == "ollama" and _OLLAMA_ON_MLX.search(text["model"].lower()):
+    system = system_facts(text["device"], text["chip"], numbers["memory_gb"])
+    if runtime == "ollama" and _on_mlx(text["model"].lower(), text["precision"].lower(), system.chip):
         runtime = "mlx"
     bits = bits_named(text["precision"], text["model"], runtime)
     size = numbers["file_size_gib"] * GIB if numbers["file_size_gib"] else None
@@ -77,7 +80,6 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         notes.append(f"precision not recognized, {bits.name} of the model's name taken")
     if facts.origin == "size":
         notes.append("model not recognized, usual shapes of its size assumed")
-    system = system_facts(text["device"], text["chip"], numbers["memory_gb"])
     kind = _kind(text["device_kind"].lower(), system.chip)
     backend = _backend(text["backend"].lower(), kind, runtime, system.chip)
     if system.chip and _is_card(system.chip) and "cpu" in f"{text['device_kind']} {text['backend']}".lower():
@@ -135,6 +137,12 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         notes=tuple(notes),
     )
     return case, notes
+
+
+def _on_mlx(model: str, precision: str, chip: Chip | None) -> bool:
+    """Whether Ollama hands the model to MLX."""
+    formats = chip is not None and chip.vendor == "apple" and _MLX_FORMATS.search(f"{model} {precision}")
+    return bool(_OLLAMA_ON_MLX.search(model) or formats)
 
 
 _TEXT = ("device", "device_kind", "chip", "framework", "backend", "framework_version", "model", "precision", "metric")

@@ -47,6 +47,19 @@ def test_a_known_card_decodes_at_the_speed_people_measure() -> None:
     assert 60 < middle(ROW) < 110
 
 
+@pytest.mark.parametrize(
+    ("device", "model", "precision", "runtime"),
+    [("Apple M5 Max", "laguna-xs-2.1:nvfp4", "nvfp4", "mlx"), ("Apple M3 Max", "Qwen3.5", "INT4 int4", "mlx"),
+     ("Apple M5 Max", "gemma4:12b-mlx", "", "mlx"), ("Apple M5 Max", "llama3.1:8b", "", "ollama"),
+     ("Apple M3 Max", "gpt-oss:20b", "MXFP4", "ollama"), ("RTX 5090", "gemma3:12b", "int8", "ollama")],
+)  # fmt: skip
+def test_ollama_hands_the_formats_of_mlx_to_mlx(device: str, model: str, precision: str, runtime: str) -> None:
+    case, _ = case_of_row({"device": device, "chip": device, "framework": "ollama", "model": model, "params_b": "12",
+                           "precision": precision})  # fmt: skip
+    assert case
+    assert case.runtime == runtime
+
+
 def test_the_same_rows_come_back_in_order_with_five_columns_more(tmp_path: Path) -> None:
     rows = [ROW | {"metric": metric, "batch": "1"} for metric in METRICS]
     found = answers(tmp_path, rows)
