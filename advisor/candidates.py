@@ -41,12 +41,19 @@ _NO_LIMIT = Limit(None, None, None, frozenset({"f16", "q8_0", "q4_0"}))
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A backend on an engine, with what it may use of the engine's memory and the rules it takes."""
+    """A backend on an engine, with what it may use of the engine's memory and the rules it takes. `cards` are the
+    budgets of the cards that can share a model's layers, with main memory or without: empty where none can."""
 
     engine: Engine
     backend: Backend
     usable: Budget
     level: Level
+    cards: tuple[Budget, ...] = ()
+
+    @property
+    def most_bytes(self) -> int:
+        """What a model may take without main memory."""
+        return max(self.usable.bytes, sum(card.bytes for card in self.cards))
 
     @property
     def limit(self) -> Limit:

@@ -16,7 +16,7 @@ from typing import Any
 from advisor import rank
 from advisor.constraints import Constraints
 from advisor.course import compare_with_course
-from advisor.engines import default_threads
+from advisor.engines import default_threads, engines_of
 from advisor.instead import ways_instead
 from advisor.judging import Judged
 from advisor.learned import Learned
@@ -120,8 +120,8 @@ def _assumptions(request: Constraints, profile: HardwareProfile) -> list[str]:
         )
     if request.context is None:
         words.append("Context 4096 tokens (less where the model or the NPU has less); change it with --context.")
-    if sum(gpu.kind == "discrete" for gpu in profile.gpus) > 1:
-        words.append("Every option uses one graphics card: advisor splits no model over several.")
+    if sum(engine.kind == "gpu" and not engine.integrated for engine in engines_of(profile)) > 1:
+        words.append("Every option uses cards of one kind: advisor spreads no model over unlike ones.")
     return words
 
 

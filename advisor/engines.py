@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from advisor.case import USUAL_CORES
-from probes.profile import HardwareProfile
+from probes.profile import GPU, HardwareProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,7 @@ class Engine:
 
     `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet. `os` and
     `arch` are those of the machine it sits in. `usual_cores` stand in for a number of cores that is not known.
+    `more_pools` are those of further cards of the same name, over which a model can be spread.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Engine:
     os: str | None = None
     arch: str = "unknown"
     usual_cores: int = USUAL_CORES
+    more_pools: tuple[str, ...] = ()
 
     @property
     def usual_threads(self) -> int:
@@ -38,7 +40,7 @@ class Engine:
 
 
 def engines_of(profile: HardwareProfile) -> list[Engine]:
-    """The CPU (always one, known or not), every GPU, every NPU, in that order."""
+    """The CPU (always one, known or not), every kind of GPU, every NPU, in that order."""
     main = profile.main_memory
     pool = main.id if main else "ram"
     sheet = main.bandwidth_gbs if main else None
@@ -51,12 +53,7 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
             usual_cores=cpu.usual_cores or USUAL_CORES,
         )
     ]  # fmt: skip
-    for gpu in profile.gpus:
-        memory = profile.pool(gpu.pool)
-        bandwidth = gpu.bandwidth_gbs or (memory.bandwidth_gbs if memory else None)
-        name, integrated = gpu.name or f"{gpu.vendor} GPU", gpu.kind == "integrated"
-        rates = (bandwidth, gpu.fp16_tflops, gpu.int8_tops)
-        engines.append(Engine("gpu", gpu.vendor, name, gpu.generation, gpu.pool, *rates, integrated=integrated))
+    engines += _gpus_of(profile)
     for npu in profile.npus:
         engines.append(
             Engine(
@@ -71,6 +68,31 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
             )
         )
     return [replace(engine, os=profile.os.family, arch=cpu.arch) for engine in engines]
+
+
+def _gpus_of(profile: HardwareProfile) -> list[Engine]:
+    """Cards of one name are one engine, which computes from the pool that has most room."""
+    alike: dict[tuple[str, str, str], list[GPU]] = {}
+    for gpu in profile.gpus:
+        alike.setdefault((gpu.vendor, gpu.name, gpu.pool if gpu.kind == "integrated" else ""), []).append(gpu)
+    engines = []
+    for cards in alike.values():
+        gpu, *others = sorted(cards, key=lambda card: -_room(profile, card.pool))
+        memory = profile.pool(gpu.pool)
+        bandwidth = gpu.bandwidth_gbs or (memory.bandwidth_gbs if memory else None)
+        engines.append(
+            Engine(
+                "gpu", gpu.vendor, gpu.name or f"{gpu.vendor} GPU", gpu.generation, gpu.pool, bandwidth,
+                gpu.fp16_tflops, gpu.int8_tops, integrated=gpu.kind == "integrated",
+                more_pools=tuple(card.pool for card in others if card.pool != gpu.pool),
+            )
+        )  # fmt: skip
+    return engines
+
+
+def _room(profile: HardwareProfile, pool_id: str) -> int:
+    pool = profile.pool(pool_id)
+    return 0 if pool is None else pool.total_bytes if pool.available_bytes is None else pool.available_bytes
 
 
 def default_threads(profile: HardwareProfile) -> int | None:

@@ -15,7 +15,7 @@ from advisor.offload import Split, split_model
 from advisor.quality import Retention, predict_retention
 from advisor.speed import PROMPT_TOKENS, CostModel, Interval, Work, ttft_ms
 from advisor.walk import Taken, in_order
-from knowledge.matrix import Backend, framework_named
+from knowledge.matrix import Backend
 from knowledge.native import published_bytes
 from knowledge.records import ModelSpec, Precision
 from knowledge.serving import modalities
@@ -26,7 +26,7 @@ from probes.profile import HardwareProfile
 @dataclass(frozen=True, slots=True)
 class Size:
     """What an option takes: its weights, its memory against the budget, its disk, its largest allocation (bytes); how
-    it is split between a GPU and main memory where the GPU's is too small."""
+    it is split between GPUs and main memory where one GPU's is too small."""
 
     weights: WeightSizes
     need: MemoryNeed
@@ -121,8 +121,9 @@ def judge(
             "pool": size.budget.pool,
             "gpu_lent_bytes": size.budget.gpu_bytes,
             "lend_more": _lend_more(size),
-            "gpu_layers": size.split.gpu_layers if size.split else None,
+            "gpu_layers": size.split.gpu_layers if size.split and size.split.ram_share else None,
             "cpu_expert_layers": size.split.cpu_expert_layers if size.split else None,
+            "cards": size.split.cards if size.split and size.split.cards > 1 else None,
             "disk_peak_bytes": size.disk["peak_bytes"],
             **size_facts(option.spec, option.backend.framework, size.weights, size.largest_bytes, size.disk, profile),
         }
@@ -160,10 +161,12 @@ def _size(option: Option, request: Constraints, profile: HardwareProfile) -> Siz
     if request.use_case == "vision":
         need = with_tower(need, spec)
     split = None
-    if need.total_bytes > usable.bytes and _may_split(option, request, profile):
+    if need.total_bytes > usable.bytes and option.place.cards:
         on_cpu = memory_need(spec, sizes, backend.framework, "cpu", option.context, request.concurrency, kv_type)
         cpu = engines_of(profile)[0]
-        split = split_model(spec, sizes, need, on_cpu, usable, budget(profile, cpu.pool, "cpu"), cpu)
+        # only a model that was asked for goes into main memory, too: of a catalogue there are others that fit
+        ram = budget(profile, cpu.pool, "cpu") if request.model is not None else None
+        split = split_model(spec, sizes, need, on_cpu, option.place.cards, ram, cpu)
     if split:
         need, usable = split.need, split.budget
     return Size(sizes, need, usable, disk, largest, split)
@@ -184,13 +187,6 @@ def needs_of(
         "artifact_bytes": sizes.file_bytes,
     }
     return sizes, need, disk, largest_tensor_bytes(spec, sizes, need)
-
-
-def _may_split(option: Option, request: Constraints, profile: HardwareProfile) -> bool:
-    """Only a model that was asked for: of a catalogue there are others that fit."""
-    pool = profile.pool(option.engine.pool)
-    own_memory = option.engine.kind == "gpu" and pool is not None and pool.kind == "vram"
-    return own_memory and request.model is not None and framework_named(option.backend.framework).offloads
 
 
 def _source_bytes(spec: ModelSpec) -> int:
@@ -215,11 +211,11 @@ def _rates(
     option: Option, size: Size, threads: int | None, filled: int, cost_model: CostModel
 ) -> tuple[Interval, Interval]:
     work = work_of(option, size, threads, filled)
-    if size.split is None:
+    if size.split is None or not size.split.ram_share:
         return cost_model.decode_tps(work), cost_model.prefill_tps(work)
     share = size.split.ram_share
     gpu_part = _part(work, 1 - share)
-    cpu_part = replace(_part(work, share), engine=size.split.cpu, backend="cpu")
+    cpu_part = replace(_part(work, share), engine=size.split.cpu, backend="cpu", cards=1)
     return (
         _in_turn(cost_model.decode_tps(gpu_part), cost_model.decode_tps(cpu_part)),
         _in_turn(cost_model.prefill_tps(gpu_part), cost_model.prefill_tps(cpu_part)),
@@ -249,4 +245,5 @@ def work_of(option: Option, size: Size, threads: int | None, filled: int) -> Wor
     spec, row = option.spec, option.backend
     share = spec.active_params / spec.params if spec.active_params else 1.0
     active, cache = size.weights.tensor_bytes * share, size.need.kv_bytes * filled / option.context
-    return Work(spec, row.framework, row.backend, option.precision.name, active, cache, option.engine, threads)
+    cards = size.split.cards if size.split else 1
+    return Work(spec, row.framework, row.backend, option.precision.name, active, cache, option.engine, threads, cards)

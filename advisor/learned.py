@@ -122,7 +122,7 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
     return Case(
         chip=engine.name, vendor=engine.vendor, engine_kind=kind, generation=generation,
         runtime=runtime, software=work.framework, backend=backend,
-        bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=1, memory_gib=None,
+        bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=work.cards, memory_gib=None,
         model=facts.name.lower(), params=facts.params, active_params=facts.active_params,
         weight_bytes=weight_bytes, active_bytes=active_bytes, layers=facts.layers,
         hidden=facts.hidden, vocab=facts.vocab, cache_bytes=cached,

@@ -98,8 +98,8 @@ def _score(judged: Judged, shares: dict[str, float], *, ranked_models: bool) -> 
 
 def _headroom(judged: Judged) -> float:
     """The share of the pool's usable memory that stays free, which is the same for a CPU and a GPU that share it; none
-    of a split model, which fills the GPU's."""
-    if judged.size.split or not judged.size.budget.pool_bytes:
+    of a model that lies in main memory, too, and fills the GPU's."""
+    if (judged.size.split and judged.size.split.ram_share) or not judged.size.budget.pool_bytes:
         return 0.0
     return _clamp(1 - judged.size.need.total_bytes / judged.size.budget.pool_bytes)
 
@@ -146,6 +146,7 @@ def _mark_pareto(survivors: Sequence[Judged]) -> None:
 def recommendation(position: int, judged: Judged) -> dict[str, Any]:
     """The document row of one option."""
     option, need = judged.option, judged.size.need
+    cards = judged.size.split.cards if judged.size.split else 1
     return {
         "rank": position,
         "pareto": judged.pareto,
@@ -153,7 +154,7 @@ def recommendation(position: int, judged: Judged) -> dict[str, Any]:
         "params_b": round(option.spec.params_b, 4),
         "framework": option.backend.framework,
         "backend": option.backend.backend,
-        "device": option.engine.name,
+        "device": option.engine.name if cards == 1 else f"{cards}x {option.engine.name}",
         "precision": option.precision.name,
         "nominal_bits": option.facts["nominal_bits"],
         "precision_class": option.precision.precision_class,

@@ -24,11 +24,11 @@ from advisor.change import change_of
 from advisor.constraints import Constraints
 from advisor.engines import Engine, default_threads, engines_of
 from advisor.judging import Judged, Lost, judge
-from advisor.memory import budget
+from advisor.memory import Budget, budget
 from advisor.speed import CostModel
 from advisor.walk import Facts, first_level
 from knowledge.base import format_bytes
-from knowledge.matrix import Backend
+from knowledge.matrix import Backend, framework_named
 from knowledge.records import ModelSpec, Precision
 from knowledge.rules import RuleSet
 from probes.profile import HardwareProfile
@@ -57,7 +57,13 @@ class Setting:
     def place(self, engine: Engine, row: Backend, facts: Facts) -> Place:
         usable = budget(self.profile, engine.pool, row.backend, engine.kind)
         level = first_level(self.rules, backend_facts(facts, engine, row, self.profile))
-        return Place(engine, row, usable, level)
+        return Place(engine, row, usable, level, self._cards(engine, row))
+
+    def _cards(self, engine: Engine, row: Backend) -> tuple[Budget, ...]:
+        pools = [pool for name in (engine.pool, *engine.more_pools) if (pool := self.profile.pool(name))]
+        if engine.kind != "gpu" or not framework_named(row.framework).offloads:
+            return ()
+        return tuple(budget(self.profile, pool.id, row.backend, "gpu") for pool in pools if pool.kind == "vram")
 
     def judge(self, place: Place, spec: ModelSpec, precisions: Sequence[Precision]) -> list[Judged | Lost]:
         """The model there at each of `precisions`; one rejection where it cannot run there at any."""
@@ -178,10 +184,10 @@ def _possible(
     models: Sequence[ModelSpec], precisions: Sequence[Precision], place: Place
 ) -> tuple[list[ModelSpec], list[Rejection]]:
     """The models whose weights alone could fit at the fewest bits, and one rejection for all the others."""
-    usable, row = place.usable, place.backend
+    usable, row, room = place.usable, place.backend, place.most_bytes
     fewest = min(precisions, key=lambda p: p.bits)
     floor = {spec: spec.params * fewest.bits / 8 * _FLOOR_MARGIN for spec in models}
-    large = [spec for spec in models if floor[spec] > usable.bytes]
+    large = [spec for spec in models if floor[spec] > room]
     if not large:
         return list(models), []
     least = min(large, key=lambda spec: (floor[spec], spec.name))
@@ -189,12 +195,12 @@ def _possible(
     many = f"1 model of {from_size} needs" if len(large) == 1 else f"{len(large)} models from {from_size} on need"
     text = (
         f"{many} more than the "
-        f"{format_bytes(usable.bytes)} usable in {usable.pool}, even at {fewest.name} (the smallest, {least.name}: "
+        f"{format_bytes(room)} usable in {usable.pool}, even at {fewest.name} (the smallest, {least.name}: "
         f"{format_bytes(floor[least])} of weights at least)."
     )
-    change = f"with at least {format_bytes(int(floor[least]) - usable.bytes)} more memory"
+    change = f"with at least {format_bytes(int(floor[least]) - room)} more memory"
     told = rejection("memory.fits", text, "weights alone, from below", row.framework, row.backend, change=change)
-    return [spec for spec in models if floor[spec] <= usable.bytes], [told]
+    return [spec for spec in models if floor[spec] <= room], [told]
 
 
 def rejection(

@@ -22,7 +22,8 @@ _CPU_BYTES_PER_CORE = (4e9, 10e9, 25e9)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one configuration has to do. Bytes per token are for one sequence at half the planned context."""
+    """What one configuration has to do. Bytes per token are for one sequence at half the planned context; `cards` of
+    the engine share the layers."""
 
     spec: ModelSpec
     framework: str
@@ -32,6 +33,7 @@ class Work:
     kv_bytes: float
     engine: Engine
     threads: int | None
+    cards: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,9 +127,10 @@ def declared_profile(
 def _parts(
     chip: str | None, device: str | None, ram_bytes: int | None, vram_bytes: int | None, draft: Draft
 ) -> list[HardwareMatch]:
-    """What the texts name, each chip once: the device first. A text may join several with " + " or a comma. That one
-    was named several times is noted: no model is planned over several."""
+    """What the texts name, the device first: each chip once, cards as often as they are named. A text may join several
+    with " + " or a comma."""
     found: dict[str, HardwareMatch] = {}
+    counts: Counter[str] = Counter()
     for option, text in (("--device", device), ("--chip", chip)):
         if text is None:
             continue
@@ -145,10 +146,10 @@ def _parts(
                 continue
             found.setdefault(match.chip.name, match)
             named[match.chip.name] += count
-        for name, count in named.items():
-            if count > 1:
-                draft.note(f"{count} of {name} were named: one is planned for, as advisor splits no model over them")
-    return list(found.values())
+        counts |= named
+        twice = [name for name, count in named.items() if count > 1 and found[name].chip.kind != "gpu"]
+        draft.note(*(f"{named[name]} of {name} were named: one is planned for" for name in twice))
+    return [match for name, match in found.items() for _ in range(counts[name] if match.chip.kind == "gpu" else 1)]
 
 
 def _named(text: str, ram_bytes: int | None, vram_bytes: int | None) -> HardwareMatch:

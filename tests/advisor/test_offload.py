@@ -23,11 +23,12 @@ CPU = Engine("cpu", "intel", "CPU", "", "ram", 60.0, None, None)
 DENSE, EXPERTS = "Llama-3.1-8B-Instruct", "Qwen3-30B-A3B"
 
 
-def split(model: str, vram: int, ram: int = 64 * GIB, precision: str = "Q8_0") -> Split | None:
+def split(model: str, vram: int, ram: int | None = 64 * GIB, precision: str = "Q8_0", cards: int = 1) -> Split | None:
     spec = find_model(model)
     sizes = weights(spec, resolve_precision(precision, "llama.cpp")[0])
     on_gpu, on_cpu = (memory_need(spec, sizes, "llama.cpp", backend, 4096) for backend in ("cuda", "cpu"))
-    return split_model(spec, sizes, on_gpu, on_cpu, Budget(vram, "vram", (), vram), Budget(ram, "ram", (), ram), CPU)
+    gpus = [Budget(vram, f"vram{index}", (), vram) for index in range(cards)]
+    return split_model(spec, sizes, on_gpu, on_cpu, gpus, None if ram is None else Budget(ram, "ram", (), ram), CPU)
 
 
 def plan(model: str, vram_gib: int, ram_gib: int, **request: Any) -> dict[str, Any]:
@@ -91,6 +92,46 @@ def test_of_a_mixture_only_experts_stay_behind_where_the_rest_fits() -> None:
 def test_no_split_where_not_a_layer_fits_or_main_memory_is_too_small() -> None:
     assert split(DENSE, GIB // 4) is None
     assert split(DENSE, 4 * GIB, ram=2 * GIB) is None
+
+
+@given(st.integers(1, 12), st.integers(2, 6), st.sampled_from([DENSE, EXPERTS]))
+def test_further_cards_take_layers_from_main_memory(vram_gib: int, cards: int, model: str) -> None:
+    fewer, more = split(model, vram_gib * GIB, cards=cards - 1), split(model, vram_gib * GIB, cards=cards)
+    if fewer is None:
+        return
+    assert more is not None
+    assert more.cards <= cards
+    assert more.ram_share <= fewer.ram_share + 0.05  # a layer lies on one card
+    assert sum(size for _, size, _ in more.need.parts) == more.need.total_bytes
+    assert min(size for _, size, _ in more.need.parts) >= 0
+    there = sum(size for name, size, _ in more.need.parts if "on the GPU" in name)
+    assert there <= vram_gib * GIB * more.cards
+
+
+def test_a_model_that_two_cards_hold_needs_no_main_memory() -> None:
+    found = split(DENSE, 6 * GIB, ram=None, cards=2)
+    assert found is not None
+    assert (found.ram_share, found.budget.pool, found.cards) == (0.0, "vram0+vram1", 2)
+    assert found.settings == {"n_gpu_layers": find_model(DENSE).layers + 1, "split_mode": "layer"}
+    assert found.need.total_bytes <= found.budget.bytes
+    assert split(DENSE, 3 * GIB, ram=None, cards=2) is None
+
+
+def test_a_model_that_one_card_is_too_small_for_is_spread_over_two() -> None:
+    def best(chip: str, model: str | None = "Llama-3.3-70B-Instruct") -> dict[str, Any]:
+        asked = Constraints(model=model, chip=chip, ram_bytes=64 * GIB, os="linux", priority="quality")
+        profile = declared_profile(ram_bytes=64 * GIB, chip=chip, os="linux")
+        return make_plan(asked, profile, find_model(model) if model else None)
+
+    one, two = best("Ryzen 9 7950X + RTX 3090"), best("Ryzen 9 7950X + 2x RTX 3090")
+    row = next(row for row in two["recommendations"] if row["memory"]["pool"] == "vram0+vram1")
+    assert row["device"] == "2x RTX 3090"
+    assert row["settings"]["split_mode"] == "layer"
+    assert row["decode_tps"]["mid"] > 3 * one["recommendations"][0]["decode_tps"]["mid"]
+    assert any(words.startswith("Spread over 2 cards") for words in row["warnings"])
+    assert two["recommendations"][0]["decode_tps"]["mid"] > one["recommendations"][0]["decode_tps"]["mid"]
+    rows = [(row["backend"], row["precision"]) for row in two["recommendations"]]
+    assert len(rows) == len(set(rows))
 
 
 def test_a_plan_says_how_a_model_is_split() -> None:

@@ -307,10 +307,15 @@ def test_cores_that_share_one_name_are_all_fast(chip: str, cores: int, performan
         "RTX 3090, RTX 3090",
     ],
 )  # fmt: skip
-def test_several_of_one_card_are_said_to_be_planned_as_one(chip: str) -> None:
+def test_several_of_one_card_are_that_many_cards(chip: str) -> None:
     profile = declared_profile(chip=chip, ram_bytes=64 * GIB)
-    assert [gpu.name for gpu in profile.gpus] == ["RTX 3090"]
-    assert any(note.startswith("2 of RTX 3090 were named: one is planned for") for note in profile.notes)
+    assert [(gpu.name, gpu.pool) for gpu in profile.gpus] == [("RTX 3090", "vram0"), ("RTX 3090", "vram1")]
+    assert [pool.total_bytes for pool in profile.memory if pool.kind == "vram"] == [24 * GIB] * 2
+
+
+def test_several_of_one_processor_are_said_to_be_planned_as_one() -> None:
+    profile = declared_profile(chip="2x Core i7-12700", ram_bytes=64 * GIB)
+    assert any(note.endswith("were named: one is planned for") for note in profile.notes)
 
 
 @pytest.mark.parametrize("chip", ["Snapdragon X2 Elite", "Core Ultra X9 388H", "RTX 3090 + RTX 4090"])
