@@ -1,4 +1,5 @@
-"""What can be done where the model that was asked for cannot: without what was insisted on, fewer bits, a relative.
+"""What can be done where the model that was asked for cannot run: without what was insisted on, fewer bits, a relative;
+and where it is slow, a relative that is not.
 
 Every way is a search of its own with one thing different, so that what is offered really runs.
 """
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from advisor import rank
 from advisor.candidates import Option
 from advisor.constraints import Constraints
-from advisor.judging import Lost
+from advisor.judging import Judged, Lost
 from advisor.memory import budget
 from knowledge.base import format_bytes
 from knowledge.models import load_models
@@ -29,6 +30,8 @@ _INSISTED = {
 }  # fmt: skip
 _OPTIONS = {"max_quality_loss_pct": "--max-quality-loss", "max_disk_bytes": "--max-disk"}
 _RELATIVES_TRIED = 3
+_SLOW = "speed.slow"  # the rule that says so
+_EMPTY = {"available_bytes": None, "limit_bytes": None, "gpu_limit_bytes": None}
 _USUAL_CONTEXTS = (4096, 2048)
 _USUAL_GIB = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512, 768, 1024)
 
@@ -64,6 +67,21 @@ def ways_instead(
             tries(f"{words}, a smaller model of the family, {other.name}", free_request, other) for other in relatives
         )
     return [*found, *_more_memory(profile, sized)]
+
+
+def faster_instead(request: Constraints, model: ModelSpec, chosen: Judged, search: SearchFor) -> list[dict[str, Any]]:
+    """The largest smaller model of the family that is not slow where `chosen`, the best for `model`, is."""
+    if not _is_slow(chosen):
+        return []
+    for other in _relatives(model, ()):
+        best = rank.order([j for j in search(request, (other,)).survivors if not _ultra_low(j.option)], request, top=1)
+        if best and not _is_slow(best[0]):
+            return [_way(f"a smaller model of the family, {other.name}", rank.recommendation(1, best[0]))]
+    return []
+
+
+def _is_slow(judged: Judged) -> bool:
+    return any(taken.rule.id == _SLOW for taken in judged.taken)
 
 
 def _without(fields: Sequence[str]) -> str:
@@ -120,7 +138,7 @@ def _more_memory(profile: HardwareProfile, sized: Sequence[Lost]) -> list[dict[s
     if pool is None:
         return []
     for gib in _USUAL_GIB:
-        larger = pool.model_copy(update={"total_bytes": gib * 2**30, "available_bytes": None, "limit_bytes": None})
+        larger = pool.model_copy(update=_EMPTY | {"total_bytes": gib * 2**30})
         machine = profile.model_copy(update={"memory": (larger,)})
         if need <= budget(machine, pool.id, option.backend.backend, option.engine.kind).bytes:
             change = f"on a machine with {gib} GB of {'graphics ' if pool.kind == 'vram' else ''}memory"
@@ -134,11 +152,18 @@ def _ultra_low(option: Option) -> bool:
     return option.precision.precision_class == "ultra-low"
 
 
+def _pace(decode: dict[str, Any]) -> str:
+    if decode["mid"] is None:
+        return ""
+    return f", {decode['mid']:.3g} tok/s ({decode['low']:.3g} to {decode['high']:.3g})"
+
+
 def _way(change: str, best: dict[str, Any]) -> dict[str, Any]:
     memory = best["memory"]
     text = (
         f"{change[:1].upper()}{change[1:]}: {best['model']} at {best['precision']} with {best['framework']} on "
-        f"{best['backend']}, {format_bytes(memory['total_bytes'])} of {format_bytes(memory['budget_bytes'])}."
+        f"{best['backend']}, {format_bytes(memory['total_bytes'])} of {format_bytes(memory['budget_bytes'])}"
+        f"{_pace(best['decode_tps'])}."
     )
     keys = ("model", "params_b", "framework", "backend", "precision", "nominal_bits", "precision_class", "warnings")
     short = {key: best[key] for key in keys} | {"total_bytes": memory["total_bytes"]}

@@ -65,6 +65,10 @@ class Setting:
             return ()
         return tuple(budget(self.profile, pool.id, row.backend, "gpu") for pool in pools if pool.kind == "vram")
 
+    def searched(self, request: Constraints, models: Sequence[ModelSpec]) -> Search:
+        """What a search for another request leaves."""
+        return search(replace(self, request=request), models)
+
     def judge(self, place: Place, spec: ModelSpec, precisions: Sequence[Precision]) -> list[Judged | Lost]:
         """The model there at each of `precisions`; one rejection where it cannot run there at any."""
         level = model_level(place, spec, self.request)

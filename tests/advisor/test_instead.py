@@ -48,6 +48,16 @@ def test_several_wishes_are_given_up_together_where_one_is_not_enough() -> None:
     assert any(way["recommendation"] for way in document["instead"])
 
 
+def test_a_model_that_is_slow_here_has_a_faster_relative() -> None:
+    mac = {"chip": "Apple M4 Pro", "ram_bytes": 24 * GIB, "os": "macos"}
+    document = plan("gemma-3-27b", **mac)
+    (way,) = document["instead"]
+    assert way["change"] == "a smaller model of the family, gemma-3-12b-it"
+    assert way["recommendation"]["backend"] == "metal"
+    assert "tok/s" in way["text"]
+    assert "instead" not in plan("gemma-3-27b", vram_bytes=20 * GIB, **mac)
+
+
 def test_a_model_that_fits_has_nothing_instead() -> None:
     assert "instead" not in plan("Llama-3.2-1B-Instruct", ram_bytes=8 * GIB)
 
