@@ -17,7 +17,7 @@ from advisor import rank
 from advisor.constraints import Constraints
 from advisor.course import compare_with_course
 from advisor.engines import default_threads, engines_of
-from advisor.instead import faster_instead, ways_instead
+from advisor.instead import better_instead, ways_instead
 from advisor.judging import Judged
 from advisor.learned import Learned
 from advisor.outranked import outranked
@@ -78,8 +78,8 @@ def make_plan(
             work = make_work(best, others, request, default_threads(profile), setting.cost_model)
             document = _document("ok", head, None, chosen, rejected, trace, work=work)
             document["outranked"] = outranked(survivors, chosen)
-            if model is not None and (faster := faster_instead(request, model, best, setting.searched)):
-                document["instead"] = faster
+            if model is not None and (better := better_instead(request, model, best, setting.searched)):
+                document["instead"] = better
         else:
             document = _infeasible(setting, model, found, head, rejected, trace)
     if compare == "course":

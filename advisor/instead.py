@@ -1,5 +1,5 @@
 """What can be done where the model that was asked for cannot run: without what was insisted on, fewer bits, a relative;
-and where it is slow, a relative that is not.
+and where it is slow or loses much, a relative that does neither.
 
 Every way is a search of its own with one thing different, so that what is offered really runs.
 """
@@ -30,7 +30,7 @@ _INSISTED = {
 }  # fmt: skip
 _OPTIONS = {"max_quality_loss_pct": "--max-quality-loss", "max_disk_bytes": "--max-disk"}
 _RELATIVES_TRIED = 3
-_SLOW = "speed.slow"  # the rule that says so
+_SHORTCOMINGS = ("speed.slow", "gate.quality-penalty")  # the rules that say so
 _EMPTY = {"available_bytes": None, "limit_bytes": None, "gpu_limit_bytes": None}
 _USUAL_CONTEXTS = (4096, 2048)
 _USUAL_GIB = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -69,19 +69,20 @@ def ways_instead(
     return [*found, *_more_memory(profile, sized)]
 
 
-def faster_instead(request: Constraints, model: ModelSpec, chosen: Judged, search: SearchFor) -> list[dict[str, Any]]:
-    """The largest smaller model of the family that is not slow where `chosen`, the best for `model`, is."""
-    if not _is_slow(chosen):
+def better_instead(request: Constraints, model: ModelSpec, chosen: Judged, search: SearchFor) -> list[dict[str, Any]]:
+    """The largest smaller model of the family that is neither slow nor loses much, where `chosen`, the best for
+    `model`, is or does."""
+    if not _falls_short(chosen):
         return []
     for other in _relatives(model, ()):
-        best = rank.order([j for j in search(request, (other,)).survivors if not _ultra_low(j.option)], request, top=1)
-        if best and not _is_slow(best[0]):
+        best = rank.order([j for j in search(request, (other,)).survivors if not _falls_short(j)], request, top=1)
+        if best:
             return [_way(f"a smaller model of the family, {other.name}", rank.recommendation(1, best[0]))]
     return []
 
 
-def _is_slow(judged: Judged) -> bool:
-    return any(taken.rule.id == _SLOW for taken in judged.taken)
+def _falls_short(judged: Judged) -> bool:
+    return any(taken.rule.id in _SHORTCOMINGS for taken in judged.taken)
 
 
 def _without(fields: Sequence[str]) -> str:
@@ -159,10 +160,10 @@ def _pace(decode: dict[str, Any]) -> str:
 
 
 def _way(change: str, best: dict[str, Any]) -> dict[str, Any]:
-    memory = best["memory"]
+    memory, engine = best["memory"], best["backend"].removeprefix(best["framework"] + "-")
     text = (
         f"{change[:1].upper()}{change[1:]}: {best['model']} at {best['precision']} with {best['framework']} on "
-        f"{best['backend']}, {format_bytes(memory['total_bytes'])} of {format_bytes(memory['budget_bytes'])}"
+        f"{engine}, {format_bytes(memory['total_bytes'])} of {format_bytes(memory['budget_bytes'])}"
         f"{_pace(best['decode_tps'])}."
     )
     keys = ("model", "params_b", "framework", "backend", "precision", "nominal_bits", "precision_class", "warnings")

@@ -38,6 +38,7 @@ EFFECTS = {
 }
 _RULE_KEYS = {"id", "node", "when", "effect", "text", "change", "weight", "source"}
 PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
+_SHARES = re.compile(r"_share$|^retention_|^memory_(?:ratio|limit)$")  # by name, as sizes are
 
 Facts = Mapping[str, Any]
 Test = Callable[[Facts], bool]
@@ -275,13 +276,15 @@ def fill_known(texts: Iterable[str], facts: Facts) -> str:
 
 
 def words_for(name: str, value: Any) -> str:
-    """A fact's value for people: bytes in GiB, numbers short, lists joined."""
+    """A fact's value for people: bytes in GiB, shares in per cent, numbers short, lists joined."""
     if value is None:
         return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("_bytes"):
         return f"{value / 2**30:.2f} GiB" if value >= 2**28 else f"{value / 2**20:.0f} MiB"
+    if _SHARES.search(name):
+        return f"{100 * value:.3g} %"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     if isinstance(value, tuple | list | frozenset | set):
@@ -303,5 +306,6 @@ def describe(when: Any) -> str:
     if op == "known":
         return f"{when['fact']} is {'known' if when.get('value', True) else 'unknown'}"
     signs = {"eq": "=", "ne": "is not", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "not_in": "not in"}
-    right = when.get("other") or (", ".join(map(str, value)) if isinstance(value, list) else value)
+    alone = words_for(when["fact"], value) if _SHARES.search(when["fact"]) and value is not None else value
+    right = when.get("other") or (", ".join(map(str, value)) if isinstance(value, list) else alone)
     return f"{when['fact']} {signs.get(op, op)} {right}"

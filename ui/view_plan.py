@@ -51,7 +51,7 @@ def show_plan(plan: Document, *, explain: bool = False, out: str | None = None) 
 def _show_ok(screen: Console, plan: Document) -> None:
     _show_recommendation(screen, plan["recommendations"][0])
     if plan.get("instead"):
-        heading(screen, "Faster instead")
+        heading(screen, "Better here")
         bullets(screen, (safe(way["text"]) for way in plan["instead"]))
     if len(plan["recommendations"]) > 1:
         heading(screen, "Others that fit")

@@ -58,6 +58,15 @@ def test_a_model_that_is_slow_here_has_a_faster_relative() -> None:
     assert "instead" not in plan("gemma-3-27b", vram_bytes=20 * GIB, **mac)
 
 
+def test_a_model_that_loses_much_here_has_a_relative_that_does_not() -> None:
+    document = plan("Qwen3-30B-A3B", chip="Core Ultra 5 125H", ram_bytes=16 * GIB, os="windows")
+    best = document["recommendations"][0]
+    assert best["quality"]["retention"]["mid"] < 0.95
+    (way,) = document["instead"]
+    assert way["recommendation"]["params_b"] < best["params_b"]
+    assert not any("quality gate" in words for words in way["recommendation"]["warnings"])
+
+
 def test_a_model_that_fits_has_nothing_instead() -> None:
     assert "instead" not in plan("Llama-3.2-1B-Instruct", ram_bytes=8 * GIB)
 

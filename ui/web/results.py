@@ -70,7 +70,7 @@ def show_summary(plan: Document) -> None:
     for words in best["warnings"]:
         st.warning(plain(words), icon=":material/info:")
     for way in plan.get("instead", ()):
-        st.info(f"Faster instead: {plain(way['text'])}", icon=":material/speed:")
+        st.info(f"Better here: {plain(way['text'])}", icon=":material/speed:")
 
 
 _NEUTRAL: dict[str, Any] = {"delta_color": "off", "delta_arrow": "off"}
