@@ -120,8 +120,8 @@ def _assumptions(request: Constraints, profile: HardwareProfile) -> list[str]:
         )
     if request.context is None:
         words.append("Context 4096 tokens (less where the model or the NPU has less); change it with --context.")
-    if sum(engine.kind == "gpu" and not engine.integrated for engine in engines_of(profile)) > 1:
-        words.append("Every option uses cards of one kind: advisor spreads no model over unlike ones.")
+    if len({engine.generation for engine in engines_of(profile) if engine.kind == "gpu" and not engine.integrated}) > 1:
+        words.append("A model is spread over cards of one generation only.")
     return words
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from advisor.case import USUAL_CORES
-from probes.profile import GPU, HardwareProfile
+from probes.profile import HardwareProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Engine:
 
     `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet. `os` and
     `arch` are those of the machine it sits in. `usual_cores` stand in for a number of cores that is not known.
-    `more_pools` are those of further cards of the same name, over which a model can be spread.
+    `others` are further cards of its generation, over which a model can be spread.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Engine:
     os: str | None = None
     arch: str = "unknown"
     usual_cores: int = USUAL_CORES
-    more_pools: tuple[str, ...] = ()
+    others: tuple[Engine, ...] = ()
 
     @property
     def usual_threads(self) -> int:
@@ -71,23 +71,26 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
 
 
 def _gpus_of(profile: HardwareProfile) -> list[Engine]:
-    """Cards of one name are one engine, which computes from the pool that has most room."""
-    alike: dict[tuple[str, str, str], list[GPU]] = {}
+    """One engine for each kind of GPU, in the pool that has most room; the largest card of a generation knows the
+    others of it."""
+    kinds: dict[tuple[str, str, str], Engine] = {}
+    together: dict[tuple[str, str], list[Engine]] = {}
     for gpu in profile.gpus:
-        alike.setdefault((gpu.vendor, gpu.name, gpu.pool if gpu.kind == "integrated" else ""), []).append(gpu)
-    engines = []
-    for cards in alike.values():
-        gpu, *others = sorted(cards, key=lambda card: -_room(profile, card.pool))
         memory = profile.pool(gpu.pool)
         bandwidth = gpu.bandwidth_gbs or (memory.bandwidth_gbs if memory else None)
-        engines.append(
-            Engine(
-                "gpu", gpu.vendor, gpu.name or f"{gpu.vendor} GPU", gpu.generation, gpu.pool, bandwidth,
-                gpu.fp16_tflops, gpu.int8_tops, integrated=gpu.kind == "integrated",
-                more_pools=tuple(card.pool for card in others if card.pool != gpu.pool),
-            )
-        )  # fmt: skip
-    return engines
+        name, integrated = gpu.name or f"{gpu.vendor} GPU", gpu.kind == "integrated"
+        rates = (bandwidth, gpu.fp16_tflops, gpu.int8_tops)
+        engine = Engine("gpu", gpu.vendor, name, gpu.generation, gpu.pool, *rates, integrated=integrated)
+        known = kinds.setdefault((gpu.vendor, name, gpu.kind), engine)
+        if _room(profile, engine.pool) > _room(profile, known.pool):
+            kinds[gpu.vendor, name, gpu.kind] = engine
+        if not integrated:
+            together.setdefault((gpu.vendor, gpu.generation or name), []).append(engine)
+    others = {}
+    for cards in together.values():
+        first, *rest = sorted(cards, key=lambda card: -_room(profile, card.pool))
+        others[first] = tuple(rest)
+    return [replace(engine, others=others.get(engine, ())) for engine in kinds.values()]
 
 
 def _room(profile: HardwareProfile, pool_id: str) -> int:

@@ -210,16 +210,27 @@ def speeds(
 def _rates(
     option: Option, size: Size, threads: int | None, filled: int, cost_model: CostModel
 ) -> tuple[Interval, Interval]:
-    work = work_of(option, size, threads, filled)
-    if size.split is None or not size.split.ram_share:
-        return cost_model.decode_tps(work), cost_model.prefill_tps(work)
-    share = size.split.ram_share
-    gpu_part = _part(work, 1 - share)
-    cpu_part = replace(_part(work, share), engine=size.split.cpu, backend="cpu", cards=1)
+    parts = _parts(work_of(option, size, threads, filled), size.split)
     return (
-        _in_turn(cost_model.decode_tps(gpu_part), cost_model.decode_tps(cpu_part)),
-        _in_turn(cost_model.prefill_tps(gpu_part), cost_model.prefill_tps(cpu_part)),
+        _in_turn([cost_model.decode_tps(part) for part in parts]),
+        _in_turn([cost_model.prefill_tps(part) for part in parts]),
     )
+
+
+def _parts(work: Work, split: Split | None) -> list[Work]:
+    """What each engine does of a split model, one after the other: the cards by their memory, as llama.cpp deals, then
+    the CPU."""
+    if split is None:
+        return [work]
+    on_gpus = _part(work, 1 - split.ram_share)
+    cards = [card for card in (work.engine, *work.engine.others) if card.pool in split.rooms]
+    if len({card.name for card in cards}) == 1:
+        parts = [replace(on_gpus, cards=len(cards))]
+    else:
+        room = sum(split.rooms.values())
+        parts = [replace(_part(on_gpus, split.rooms[card.pool] / room), engine=card) for card in cards]
+    on_cpu = replace(_part(work, split.ram_share), engine=split.cpu, backend="cpu")
+    return [*parts, on_cpu] if split.ram_share else parts
 
 
 def _part(work: Work, share: float) -> Work:
@@ -231,13 +242,13 @@ def _part(work: Work, share: float) -> Work:
     )
 
 
-def _in_turn(one: Interval, other: Interval) -> Interval:
-    """The rate of two parts that wait for each other; unknown where one is."""
-    low, mid, high = (
-        1 / (1 / a + 1 / b) if a and b else None
-        for a, b in ((one.low, other.low), (one.mid, other.mid), (one.high, other.high))
-    )
-    return Interval(low, mid, high, f"GPU and CPU in turn: {one.basis}; {other.basis}")
+def _in_turn(parts: Sequence[Interval]) -> Interval:
+    """The rate of parts that wait for each other; unknown where one is."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = ([part.low for part in parts], [part.mid for part in parts], [part.high for part in parts])
+    low, mid, high = (1 / sum(1 / one for one in end if one) if all(end) else None for end in ends)
+    return Interval(low, mid, high, "in turn: " + "; ".join(dict.fromkeys(part.basis for part in parts)))
 
 
 def work_of(option: Option, size: Size, threads: int | None, filled: int) -> Work:
@@ -245,5 +256,4 @@ def work_of(option: Option, size: Size, threads: int | None, filled: int) -> Wor
     spec, row = option.spec, option.backend
     share = spec.active_params / spec.params if spec.active_params else 1.0
     active, cache = size.weights.tensor_bytes * share, size.need.kv_bytes * filled / option.context
-    cards = size.split.cards if size.split else 1
-    return Work(spec, row.framework, row.backend, option.precision.name, active, cache, option.engine, threads, cards)
+    return Work(spec, row.framework, row.backend, option.precision.name, active, cache, option.engine, threads)

@@ -29,8 +29,9 @@ _WHOLE = ("token_embd", "output")  # belong to no layer
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """`gpu_layers` of a model's layers on `cards` GPUs (one more than it has: the head too), but for the experts of
-    `cpu_expert_layers`. `ram_share` is the share of a token's weights that is read from main memory, by `cpu`."""
+    """`gpu_layers` of a model's layers on GPUs (one more than it has: the head too), but for the experts of
+    `cpu_expert_layers`. `rooms` are the bytes that each pool takes part with, `ram_share` is the share of a token's
+    weights that is read from main memory, by `cpu`."""
 
     gpu_layers: int
     cpu_expert_layers: int
@@ -38,7 +39,11 @@ class Split:
     cpu: Engine
     need: MemoryNeed
     budget: Budget
-    cards: int = 1
+    rooms: dict[str, int]
+
+    @property
+    def cards(self) -> int:
+        return len(self.rooms)
 
     @property
     def settings(self) -> dict[str, int | str]:
@@ -88,7 +93,7 @@ def split_model(
     budget = Budget(usable, POOL if share else "+".join(pool.pool for pool in pools), (reason,), usable)
     overhead = each * len(used) + (on_cpu.overhead_bytes if share else 0)
     need = MemoryNeed(sizes.tensor_bytes, on_gpu.kv_bytes, overhead, parts)
-    return Split(layers, left, share, cpu, need, budget, len(used))
+    return Split(layers, left, share, cpu, need, budget, {gpu.pool: gpu.bytes for gpu in used})
 
 
 def _on_gpus(spec: ModelSpec, sizes: WeightSizes, kv_bytes: int, room: int) -> tuple[int, int, int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -146,7 +147,6 @@ def _mark_pareto(survivors: Sequence[Judged]) -> None:
 def recommendation(position: int, judged: Judged) -> dict[str, Any]:
     """The document row of one option."""
     option, need = judged.option, judged.size.need
-    cards = judged.size.split.cards if judged.size.split else 1
     return {
         "rank": position,
         "pareto": judged.pareto,
@@ -154,7 +154,7 @@ def recommendation(position: int, judged: Judged) -> dict[str, Any]:
         "params_b": round(option.spec.params_b, 4),
         "framework": option.backend.framework,
         "backend": option.backend.backend,
-        "device": option.engine.name if cards == 1 else f"{cards}x {option.engine.name}",
+        "device": _device(judged),
         "precision": option.precision.name,
         "nominal_bits": option.facts["nominal_bits"],
         "precision_class": option.precision.precision_class,
@@ -178,6 +178,15 @@ def recommendation(position: int, judged: Judged) -> dict[str, Any]:
         "warnings": judged.warnings,
         "score": judged.scores,
     }
+
+
+def _device(judged: Judged) -> str:
+    """`RTX 3090`, `2x RTX 3090`, `RTX 3090 + RTX 3060`."""
+    split, engine = judged.size.split, judged.option.engine
+    if split is None:
+        return engine.name
+    names = Counter(card.name for card in (engine, *engine.others) if card.pool in split.rooms)
+    return " + ".join(name if count == 1 else f"{count}x {name}" for name, count in names.items())
 
 
 def band(interval: Interval) -> dict[str, Any]:

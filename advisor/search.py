@@ -60,7 +60,8 @@ class Setting:
         return Place(engine, row, usable, level, self._cards(engine, row))
 
     def _cards(self, engine: Engine, row: Backend) -> tuple[Budget, ...]:
-        pools = [pool for name in (engine.pool, *engine.more_pools) if (pool := self.profile.pool(name))]
+        names = (engine.pool, *(other.pool for other in engine.others))
+        pools = [pool for name in names if (pool := self.profile.pool(name))]
         if engine.kind != "gpu" or not framework_named(row.framework).offloads:
             return ()
         return tuple(budget(self.profile, pool.id, row.backend, "gpu") for pool in pools if pool.kind == "vram")

@@ -134,6 +134,20 @@ def test_a_model_that_one_card_is_too_small_for_is_spread_over_two() -> None:
     assert len(rows) == len(set(rows))
 
 
+def test_unlike_cards_of_one_generation_share_a_model_and_of_two_do_not() -> None:
+    def rows(chip: str) -> list[dict[str, Any]]:
+        asked = Constraints(model="Qwen3-32B", chip=chip, ram_bytes=64 * GIB, os="linux", precision="Q6_K")
+        profile = declared_profile(ram_bytes=64 * GIB, chip=chip, os="linux")
+        return make_plan(asked, profile, find_model("Qwen3-32B"))["recommendations"]
+
+    host = "Ryzen 9 7950X + RTX 3090"
+    (alike,) = (row for row in rows(f"{host} + RTX 3090") if row["backend"] == "cuda")
+    (unlike,) = (row for row in rows(f"{host} + RTX 3060 12GB") if row["backend"] == "cuda")
+    assert (unlike["device"], unlike["memory"]["pool"]) == ("RTX 3090 + RTX 3060", "vram0+vram1")
+    assert unlike["decode_tps"]["mid"] < alike["decode_tps"]["mid"]
+    assert not any("vram1" in row["memory"]["pool"] for row in rows(f"{host} + RTX 4070"))
+
+
 def test_a_plan_says_how_a_model_is_split() -> None:
     document = plan(DENSE, 8, 32, framework="llama.cpp", precision="Q8_0", target="gpu")
     best = document["recommendations"][0]
