@@ -64,7 +64,7 @@ def split_model(
 ) -> Split | None:
     """As much of the model on the GPUs as fits their budgets, with a margin; None where not one layer does, or where
     main memory cannot hold the rest or must not (`ram` None). `on_gpu` and `on_cpu` are what the whole model needs
-    there; alike `gpus` share its layers."""
+    there; `gpus` share its layers."""
     each = round(BUFFER_MARGIN * on_gpu.overhead_bytes)
     used = [gpu for gpu in gpus if gpu.bytes > each]
     # a layer lies on one card: of each further one, the room of a layer is lost at most
@@ -76,8 +76,9 @@ def split_model(
     cached = on_gpu.kv_bytes if left or not share else on_gpu.kv_bytes * layers // spec.layers
     on, many = ("on the GPU", "") if len(used) == 1 else ("on the GPUs", f"{len(used)} cards, ")
     margin = f"{many}{BUFFER_MARGIN:g} times the estimate: gguf-parser-go issues 42 and 45"
+    lie = f"all {spec.layers} layers" if layers > spec.layers else f"{layers} of {spec.layers} layers"
     parts: tuple[Part, ...] = (
-        (f"weights {on}", there - cached, f"{layers} of {spec.layers} layers" + (_BUT_EXPERTS if left else "")),
+        (f"weights {on}", there - cached, lie + (_BUT_EXPERTS if left else "")),
         (f"key-value cache {on}", cached, "of the layers that are there"),
         (f"compute buffers {on}", each * len(used), margin),
     )
