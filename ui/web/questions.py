@@ -169,7 +169,10 @@ def show_machine(
     if way == DESCRIBED:
         st.text_input("Memory (RAM)", key=f"{prefix}ram", placeholder="16GB")
         st.text_input("Processor", key=f"{prefix}chip", placeholder="Core Ultra 7 258V (if you know it)")
-        st.text_input("Graphics card's memory", key=f"{prefix}vram", placeholder="none")
+        st.text_input(
+            "Graphics card's memory", key=f"{prefix}vram", placeholder="none",
+            help="or what a GPU may take of memory that it shares with the CPU",
+        )  # fmt: skip
     if way == NAMED:
         st.text_input("Memory, if it is sold with several sizes", key=f"{prefix}ram", placeholder="as sold")
     if way in (NAMED, DESCRIBED):
