@@ -189,7 +189,8 @@ def _possible(
     models: Sequence[ModelSpec], precisions: Sequence[Precision], place: Place
 ) -> tuple[list[ModelSpec], list[Rejection]]:
     """The models whose weights alone could fit at the fewest bits, and one rejection for all the others."""
-    usable, row, room = place.usable, place.backend, place.most_bytes
+    row, room = place.backend, place.most_bytes
+    pools = "+".join(card.pool for card in place.cards) or place.usable.pool
     fewest = min(precisions, key=lambda p: p.bits)
     floor = {spec: spec.params * fewest.bits / 8 * _FLOOR_MARGIN for spec in models}
     large = [spec for spec in models if floor[spec] > room]
@@ -200,7 +201,7 @@ def _possible(
     many = f"1 model of {from_size} needs" if len(large) == 1 else f"{len(large)} models from {from_size} on need"
     text = (
         f"{many} more than the "
-        f"{format_bytes(room)} usable in {usable.pool}, even at {fewest.name} (the smallest, {least.name}: "
+        f"{format_bytes(room)} usable in {pools}, even at {fewest.name} (the smallest, {least.name}: "
         f"{format_bytes(floor[least])} of weights at least)."
     )
     change = f"with at least {format_bytes(int(floor[least]) - room)} more memory"
