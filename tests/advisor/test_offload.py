@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from advisor.constraints import Constraints
 from advisor.decide import make_plan
-from advisor.engines import Engine
+from advisor.engines import Engine, engines_of
 from advisor.memory import Budget, memory_need
 from advisor.offload import BUFFER_MARGIN, Split, split_model
 from knowledge.models import find_model
@@ -132,6 +132,17 @@ def test_a_model_that_one_card_is_too_small_for_is_spread_over_two() -> None:
     assert two["recommendations"][0]["decode_tps"]["mid"] > one["recommendations"][0]["decode_tps"]["mid"]
     rows = [(row["backend"], row["precision"]) for row in two["recommendations"]]
     assert len(rows) == len(set(rows))
+
+
+def test_the_card_with_most_memory_free_comes_first() -> None:
+    profile = declared_profile(chip="2x RTX 3090", ram_bytes=64 * GIB, os="linux")
+    used = {"vram0": 2 * GIB, "vram1": 20 * GIB}
+    memory = [pool.model_copy(update={"available_bytes": used.get(pool.id)}) for pool in profile.memory]
+    machine = profile.model_copy(update={"memory": tuple(memory)})
+    (card,) = (engine for engine in engines_of(machine) if engine.kind == "gpu")
+    assert (card.pool, [other.pool for other in card.others]) == ("vram1", ["vram0"])
+    best = make_plan(Constraints(model=DENSE, os="linux"), machine, find_model(DENSE))["recommendations"][0]
+    assert best["memory"]["pool"] == "vram1"
 
 
 def test_unlike_cards_of_one_generation_share_a_model_and_of_two_do_not() -> None:
