@@ -1,6 +1,7 @@
 """Every test gets a user data folder of its own: the real one is never touched."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ F32, F16 = 0, 1
 os.environ["ADVISOR_HOME"] = str(Path(tempfile.gettempdir()) / "no-advisor-home")
 # No test asks the real hub; those about it start one of their own (hub_server.py).
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Run in the background, interrupts are ignored, and would be by the programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared machines stall for longer than hypothesis allows one example by default.
 settings.register_profile("house", deadline=None)
