@@ -18,7 +18,18 @@ from knowledge.match import HardwareMatch, match_hardware
 from knowledge.names import split_count
 from knowledge.records import VendorLine
 from probes.draft import Draft, cut, weakest
-from probes.from_chip import HOST_KINDS, UNIFIED_KINDS, arch_of, cpu_of, gpu_of, has_one_pool, npu_of, vendor_of
+from probes.from_chip import (
+    HOST_KINDS,
+    UNIFIED_KINDS,
+    arch_of,
+    cpu_of,
+    gpu_of,
+    has_one_pool,
+    memory_of_each,
+    npu_of,
+    sizes_sold,
+    vendor_of,
+)  # fmt: skip
 from probes.profile import CPU, GPU, NPU, Confidence, HardwareProfile, MemoryPool, OperatingSystem
 
 Family = Literal["linux", "windows", "macos", "android", "ios"]
@@ -82,6 +93,9 @@ def declared_profile(
     """
     draft = Draft()
     parts = _parts(chip, device, ram_bytes, vram_bytes, draft)
+    if vram_bytes and (each := memory_of_each(vram_bytes, [part.chip for part in parts])) != vram_bytes:
+        draft.note(f"--vram is taken as that of all cards together: {format_bytes(each)} each")
+        vram_bytes = each
     host = _only_host(parts)
     _refuse_foreign_vendor(vendor, parts, vram_bytes, target)
     if vram_bytes is not None:
@@ -240,7 +254,7 @@ def _host_ram(said: _Said, host: HardwareMatch, draft: Draft) -> _Size:
     if len(fits) == 1:
         return _Size(round(fits[0] * GIB), host.product.source if host.product else host.chip.source, host.confidence)
     smallest = min(fits) if fits else systems_of(host.chip.vendor, host.chip.kind).assumed_ram_gib or 8
-    known = f"{_label(host)} is sold with {_sizes(fits)}" if fits else "the smallest common fit"
+    known = f"{_label(host)} is sold with {sizes_sold(fits)}" if fits else "the smallest common fit"
     draft.note(f"RAM was not given: {smallest:g} GB is assumed ({known}); give --ram")
     return _Size(round(smallest * GIB), "assumed: the smallest common fit", "low")
 
@@ -261,7 +275,7 @@ def _declared_size(option: str, size_bytes: int, match: HardwareMatch, fits: tup
         message = f"{option} {shown} and the {match.memory_gib:g} GB in the name exclude each other"
         raise _contradiction(message, "give the size once")
     if fits and size_bytes / GIB not in fits:
-        draft.note(f"{_label(match)} is sold with {_sizes(fits)}: {shown} is planned as declared")
+        draft.note(f"{_label(match)} is sold with {sizes_sold(fits)}: {shown} is planned as declared")
     return _Size(size_bytes, f"declared: {option}", "high")
 
 
@@ -269,11 +283,6 @@ def _fits(match: HardwareMatch) -> tuple[float, ...]:
     """The sizes that the product and the chip are both sold with; the product's where they share none."""
     product = match.product.memory_gib if match.product else ()
     return tuple(size for size in product if size in match.chip.memory_gib) or product or match.chip.memory_gib
-
-
-def _sizes(sizes: tuple[float, ...]) -> str:
-    *most, last = (f"{size:g}" for size in sizes)
-    return f"{', '.join(most)} or {last} GB" if most else f"{last} GB"
 
 
 def _label(match: HardwareMatch) -> str:
@@ -334,7 +343,7 @@ def _add_card(draft: Draft, part: HardwareMatch, vram_bytes: int | None) -> None
     elif len(fits) == 1:
         size = _Size(round(fits[0] * GIB), chip.source, part.confidence)
     elif fits:
-        draft.note(f"{chip.name} is sold with {_sizes(fits)}: {min(fits):g} GB is assumed; give --vram")
+        draft.note(f"{chip.name} is sold with {sizes_sold(fits)}: {min(fits):g} GB is assumed; give --vram")
         size = _Size(round(min(fits) * GIB), "assumed: the smallest size that it is sold with", "low")
     else:
         raise _memory_unknown(f"How much memory the {chip.name} has is not known.")

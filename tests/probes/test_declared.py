@@ -313,6 +313,13 @@ def test_several_of_one_card_are_that_many_cards(chip: str) -> None:
     assert [pool.total_bytes for pool in profile.memory if pool.kind == "vram"] == [24 * GIB] * 2
 
 
+@pytest.mark.parametrize(("vram", "each"), [(24, 24), (48, 24), (20, 20)])
+def test_vram_of_several_cards_is_each_one_s_or_all_of_it(vram: int, each: int) -> None:
+    profile = declared_profile(chip="2x RTX 3090", vram_bytes=vram * GIB, ram_bytes=64 * GIB)
+    assert [pool.total_bytes for pool in profile.memory if pool.kind == "vram"] == [each * GIB] * 2
+    assert any("all cards together" in note for note in profile.notes) == (vram == 48)
+
+
 def test_several_of_one_processor_are_said_to_be_planned_as_one() -> None:
     profile = declared_profile(chip="2x Core i7-12700", ram_bytes=64 * GIB)
     assert any(note.endswith("were named: one is planned for") for note in profile.notes)
