@@ -18,19 +18,9 @@ from knowledge.match import HardwareMatch, match_hardware
 from knowledge.names import split_count
 from knowledge.records import VendorLine
 from probes.draft import Draft, cut, weakest
-from probes.from_chip import (
-    HOST_KINDS,
-    UNIFIED_KINDS,
-    arch_of,
-    cpu_of,
-    gpu_of,
-    has_one_pool,
-    memory_of_each,
-    npu_of,
-    sizes_sold,
-    vendor_of,
-)  # fmt: skip
+from probes.from_chip import HOST_KINDS, UNIFIED_KINDS, arch_of, cpu_of, gpu_of, npu_of, vendor_of
 from probes.profile import CPU, GPU, NPU, Confidence, HardwareProfile, MemoryPool, OperatingSystem
+from probes.sizes import has_one_pool, memory_of_card, sizes_of, sizes_sold
 
 Family = Literal["linux", "windows", "macos", "android", "ios"]
 
@@ -93,9 +83,7 @@ def declared_profile(
     """
     draft = Draft()
     parts = _parts(chip, device, ram_bytes, vram_bytes, draft)
-    if vram_bytes and (each := memory_of_each(vram_bytes, [part.chip for part in parts])) != vram_bytes:
-        draft.note(f"--vram is taken as that of all cards together: {format_bytes(each)} each")
-        vram_bytes = each
+    cards = [part.chip for part in parts if part.chip.kind == "gpu"]
     host = _only_host(parts)
     _refuse_foreign_vendor(vendor, parts, vram_bytes, target)
     if vram_bytes is not None:
@@ -107,7 +95,12 @@ def declared_profile(
         _add_unnamed_host(draft, said, parts)
     for part in parts:
         if part.chip.kind == "gpu":
-            _add_card(draft, part, vram_bytes)
+            said_of_it = memory_of_card(vram_bytes, part.chip, cards)
+            if said_of_it != vram_bytes:
+                draft.note(
+                    f"--vram is taken as that of all {len(cards)} cards, or of another than the {part.chip.name}"
+                )
+            _add_card(draft, part, said_of_it)
         elif part.chip.kind == "npu" and (npu := npu_of(part.chip)):
             draft.add_npu(npu, part.chip.source, part.confidence)
             if kit := npu_kit(npu.vendor, npu.generation):
@@ -240,7 +233,7 @@ def _system(os: Family | None, vendor: str | None, parts: list[HardwareMatch], d
 
 def _host_ram(said: _Said, host: HardwareMatch, draft: Draft) -> _Size:
     """The size of main memory: declared, in the name, the only fitted size, or the smallest as an assumption."""
-    fits = _fits(host)
+    fits = sizes_of(host)
     if said.ram_bytes is not None:
         return _declared_size("--ram", said.ram_bytes, host, fits, draft)
     if host.memory_gib is not None:
@@ -277,12 +270,6 @@ def _declared_size(option: str, size_bytes: int, match: HardwareMatch, fits: tup
     if fits and size_bytes / GIB not in fits:
         draft.note(f"{_label(match)} is sold with {sizes_sold(fits)}: {shown} is planned as declared")
     return _Size(size_bytes, f"declared: {option}", "high")
-
-
-def _fits(match: HardwareMatch) -> tuple[float, ...]:
-    """The sizes that the product and the chip are both sold with; the product's where they share none."""
-    product = match.product.memory_gib if match.product else ()
-    return tuple(size for size in product if size in match.chip.memory_gib) or product or match.chip.memory_gib
 
 
 def _label(match: HardwareMatch) -> str:

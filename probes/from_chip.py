@@ -6,17 +6,14 @@ Used by declared machines for everything, and by the probes for what no driver r
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import cast, get_args
 
-from knowledge.base import GIB
 from knowledge.chips import gpu_generation, load_vendors, npu_generation
 from knowledge.records import Chip
 from probes.profile import CPU, GPU, NPU, Vendor
 
 HOST_KINDS = ("cpu", "igpu", "apple", "sbc", "mobile")
 UNIFIED_KINDS = ("igpu", "apple", "sbc", "mobile")
-_WIDE_GBS = 200.0  # memory of an integrated GPU that nobody puts a card beside (AMD's Ryzen AI Max)
 
 # Who makes the GPU or NPU of a system on chip, by the first word of its name.
 _GPU_MAKERS = {
@@ -90,26 +87,6 @@ def cpu_of(chip: Chip) -> CPU:
         instruction_sets=instruction_sets(chip.isa, arch),
         fp16_tflops=chip.fp16_tflops if _throughput_is_the_cpus(chip) else None,
     )
-
-
-def has_one_pool(chip: Chip) -> bool:
-    """Whether CPU and GPU share all memory and no card stands beside them: `--vram` can only mean a share of it."""
-    return chip.kind in ("apple", "sbc", "mobile") or (chip.kind == "igpu" and (chip.bandwidth_gbs or 0) >= _WIDE_GBS)
-
-
-def memory_of_each(size_bytes: int, chips: Sequence[Chip]) -> int:
-    """What `--vram` says of each card among `chips`: all of it, or a part where only the part is what they are sold
-    with."""
-    cards = [chip for chip in chips if chip.kind == "gpu"]
-    sold = {round(size * GIB) for chip in cards for size in chip.memory_gib}
-    part = size_bytes // max(1, len(cards))
-    return part if part in sold and size_bytes not in sold else size_bytes
-
-
-def sizes_sold(sizes: Sequence[float]) -> str:
-    """`16, 24 or 32 GB`."""
-    *most, last = (f"{size:g}" for size in sizes)
-    return f"{', '.join(most)} or {last} GB" if most else f"{last} GB"
 
 
 def gpu_of(chip: Chip, pool: str) -> GPU | None:

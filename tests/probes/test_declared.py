@@ -317,7 +317,12 @@ def test_several_of_one_card_are_that_many_cards(chip: str) -> None:
 def test_vram_of_several_cards_is_each_one_s_or_all_of_it(vram: int, each: int) -> None:
     profile = declared_profile(chip="2x RTX 3090", vram_bytes=vram * GIB, ram_bytes=64 * GIB)
     assert [pool.total_bytes for pool in profile.memory if pool.kind == "vram"] == [each * GIB] * 2
-    assert any("all cards together" in note for note in profile.notes) == (vram == 48)
+    assert any("of all 2 cards" in note for note in profile.notes) == (vram == 48)
+
+
+def test_vram_of_unlike_cards_is_that_of_the_one_that_is_sold_with_it() -> None:
+    profile = declared_profile(chip="RTX 3090 + RTX 3060", vram_bytes=24 * GIB, ram_bytes=64 * GIB)
+    assert [pool.total_bytes for pool in profile.memory if pool.kind == "vram"] == [24 * GIB, 12 * GIB]
 
 
 def test_several_of_one_processor_are_said_to_be_planned_as_one() -> None:
