@@ -34,6 +34,11 @@ class Engine:
     others: tuple[Engine, ...] = ()
 
     @property
+    def cards(self) -> tuple[Engine, ...]:
+        """Itself and the further cards of its generation."""
+        return (self, *self.others)
+
+    @property
     def usual_threads(self) -> int:
         """What `default_threads` would be with the usual number of cores."""
         return max(1, self.usual_cores - 1)

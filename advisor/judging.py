@@ -223,7 +223,7 @@ def _parts(work: Work, split: Split | None) -> list[Work]:
     if split is None:
         return [work]
     on_gpus = _part(work, 1 - split.ram_share)
-    cards = [card for card in (work.engine, *work.engine.others) if card.pool in split.rooms]
+    cards = split.cards_of(work.engine)
     if len({card.name for card in cards}) == 1:
         parts = [replace(on_gpus, cards=len(cards))]
     else:

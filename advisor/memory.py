@@ -271,9 +271,10 @@ def budget(profile: HardwareProfile, pool_id: str, backend: str, engine_kind: st
     if pool.kind == "vram":
         return _device_budget(pool, profile, graphics)
     whole, reasons = _system_budget(pool, profile, systems)
-    lend = _lend_of(pool, profile, lends)
+    gpu = _gpu_of(pool, profile)
+    lend = _lend_of(pool, gpu, profile.os.family, lends) if gpu else None
     lent, why = _lent(pool, lend)
-    if _gpu_of(pool, profile) is None or lent >= whole:
+    if gpu is None or lent >= whole:
         return Budget(whole, pool.id, tuple(reasons), whole)
     more = lend.more.format(mib=whole // 1024**2, gib=whole // 1024**3) if lend else ""
     if engine_kind == "gpu":
@@ -302,19 +303,9 @@ def _system_of(profile: HardwareProfile) -> str:
     return profile.os.family or "unknown"
 
 
-def _lend_of(pool: MemoryPool, profile: HardwareProfile, lends: tuple[Lend, ...]) -> Lend | None:
-    gpu, system = _gpu_of(pool, profile), profile.os.family
-    return next(
-        (
-            lend
-            for lend in lends
-            if gpu
-            and lend.vendor in ("", gpu.vendor)
-            and lend.os in ("", system)
-            and pool.total_bytes > lend.above_bytes
-        ),
-        None,
-    )
+def _lend_of(pool: MemoryPool, gpu: GPU, system: str | None, lends: tuple[Lend, ...]) -> Lend | None:
+    alike = (one for one in lends if one.vendor in ("", gpu.vendor) and one.os in ("", system))
+    return next((one for one in alike if pool.total_bytes > one.above_bytes), None)
 
 
 def _lent(pool: MemoryPool, usual: Lend | None) -> tuple[int, str]:

@@ -1,5 +1,5 @@
-"""A model that the memory of one GPU is too small for: over several alike cards, and what they cannot hold in main
-memory, run by the CPU.
+"""A model that the memory of one GPU is too small for: over several cards, and what they cannot hold in main memory,
+run by the CPU.
 
 llama.cpp spreads whole layers with their cache over the cards (`--split-mode layer`), and `--n-gpu-layers` leaves
 others to the CPU. Of a mixture of experts, `--n-cpu-moe` leaves only the experts of some layers in main memory: they
@@ -45,6 +45,10 @@ class Split:
     def cards(self) -> int:
         return len(self.rooms)
 
+    def cards_of(self, engine: Engine) -> list[Engine]:
+        """The cards of `engine` that take part."""
+        return [card for card in engine.cards if card.pool in self.rooms]
+
     @property
     def settings(self) -> dict[str, int | str]:
         """llama.cpp's own names."""
@@ -73,12 +77,13 @@ def split_model(
     here = sizes.tensor_bytes + on_gpu.kv_bytes - there
     if layers < 1 or (share and (ram is None or here + on_cpu.overhead_bytes > ram.bytes)):
         return None
-    cached = on_gpu.kv_bytes if left or not share else on_gpu.kv_bytes * layers // spec.layers
+    all_there = layers > spec.layers  # but for experts
+    cached = on_gpu.kv_bytes if all_there else on_gpu.kv_bytes * layers // spec.layers
     on, many = ("on the GPU", "") if len(used) == 1 else ("on the GPUs", f"{len(used)} cards, ")
     margin = f"{many}{BUFFER_MARGIN:g} times the estimate: gguf-parser-go issues 42 and 45"
-    lie = f"all {spec.layers} layers" if layers > spec.layers else f"{layers} of {spec.layers} layers"
+    which = f"all {spec.layers} layers" if all_there else f"{layers} of {spec.layers} layers"
     parts: tuple[Part, ...] = (
-        (f"weights {on}", there - cached, lie + (_BUT_EXPERTS if left else "")),
+        (f"weights {on}", there - cached, which + (_BUT_EXPERTS if left else "")),
         (f"key-value cache {on}", cached, "of the layers that are there"),
         (f"compute buffers {on}", each * len(used), margin),
     )

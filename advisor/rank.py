@@ -185,7 +185,7 @@ def _device(judged: Judged) -> str:
     split, engine = judged.size.split, judged.option.engine
     if split is None:
         return engine.name
-    names = Counter(card.name for card in (engine, *engine.others) if card.pool in split.rooms)
+    names = Counter(card.name for card in split.cards_of(engine))
     return " + ".join(name if count == 1 else f"{count}x {name}" for name, count in names.items())
 
 

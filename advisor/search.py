@@ -60,10 +60,9 @@ class Setting:
         return Place(engine, row, usable, level, self._cards(engine, row))
 
     def _cards(self, engine: Engine, row: Backend) -> tuple[Budget, ...]:
-        names = (engine.pool, *(other.pool for other in engine.others))
-        pools = [pool for name in names if (pool := self.profile.pool(name))]
         if engine.kind != "gpu" or not framework_named(row.framework).offloads:
             return ()
+        pools = [pool for card in engine.cards if (pool := self.profile.pool(card.pool))]
         return tuple(budget(self.profile, pool.id, row.backend, "gpu") for pool in pools if pool.kind == "vram")
 
     def searched(self, request: Constraints, models: Sequence[ModelSpec]) -> Search:

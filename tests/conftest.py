@@ -19,7 +19,7 @@ os.environ["ADVISOR_HOME"] = str(Path(tempfile.gettempdir()) / "no-advisor-home"
 # No test asks the real hub; those about it start one of their own (hub_server.py).
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# Run in the background, interrupts are ignored, and would be by the programs that tests start and interrupt.
+# In the background of a shell interrupts are ignored, and so they would be by the programs that tests interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
