@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.judging import Judged
+from advisor.limits import reference_bytes
 
 SCORED_BLOCKS, BLOCK_TOKENS = 50, 64
 CALIBRATION_TOKENS = 4096  # or as many as the shipped text has
@@ -23,8 +24,8 @@ def estimate(recipe: dict[str, Any], best: Judged, *, from_folder: bool) -> dict
     """
     option = best.option
     sizes, need, spec = best.size.weights, best.size.need, option.spec
-    source = best.size.disk["download_bytes"] or best.size.disk["peak_bytes"] - sizes.file_bytes - 2 * spec.params
-    reference = 2 * spec.params
+    reference = reference_bytes(spec, option.backend.framework)
+    source = best.size.disk["download_bytes"] or best.size.disk["peak_bytes"] - sizes.file_bytes - reference
     kind, tier = recipe["kind"], recipe.get("tier")
     largest_row_block = 4 * spec.vocab * spec.hidden
     rate = recipe.get("bytes_per_second", _QUANTIZE_BYTES_PER_SECOND)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from advisor.candidates import Option
 from advisor.constraints import Constraints
 from advisor.engines import engines_of
-from advisor.limits import largest_tensor_bytes, size_facts
+from advisor.limits import largest_tensor_bytes, reference_bytes, size_facts
 from advisor.memory import Budget, MemoryNeed, budget, memory_need, with_tower
 from advisor.offload import Split, split_model
 from advisor.quality import Retention, predict_retention
@@ -180,7 +180,7 @@ def needs_of(
     sizes = weights(spec, precision, backend=backend)
     need = memory_need(spec, sizes, framework, backend, context, concurrency, kv_type)
     source = _source_bytes(spec)
-    reference = 2 * spec.params if precision.nominal_bits < 16 else 0
+    reference = reference_bytes(spec, framework) if precision.nominal_bits < 16 else 0
     disk = {
         "download_bytes": 0 if spec.path else source,
         "peak_bytes": sizes.file_bytes if spec.source_framework else source + reference + sizes.file_bytes,

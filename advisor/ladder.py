@@ -14,6 +14,7 @@ from advisor.quality import METRIC
 from advisor.rank import quality_row
 from advisor.recipe import recipe_of
 from advisor.sensitivity import BASE, LARGEST_PARAMS_B, LOWER
+from knowledge.native import is_native
 from knowledge.precisions import overrides_of, uses_imatrix
 
 MAX_RUNGS = 4
@@ -21,7 +22,7 @@ MAX_RUNGS = 4
 
 def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, Any]]:
     """At most MAX_RUNGS rungs, none in 16 bits, and with an importance matrix only where the plan collects one; then,
-    for a small model in llama.cpp, a mix that will be measured."""
+    for a small model in llama.cpp that was trained in 16 bits, a mix that will be measured."""
     others = [
         j
         for j in alternatives
@@ -35,6 +36,7 @@ def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, A
     rungs = [_rung(j) for j in sorted(others, key=_merit)[:MAX_RUNGS]]
     spec = best.option.spec
     small = spec.params_b <= LARGEST_PARAMS_B and best.option.backend.framework == "llama.cpp"
+    small = small and not is_native(spec, best.option.precision)
     return [*rungs, _measured()] if small else rungs
 
 

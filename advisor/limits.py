@@ -13,6 +13,7 @@ from advisor.engines import Engine
 from advisor.memory import MemoryNeed
 from advisor.walk import Facts
 from knowledge.matrix import Backend
+from knowledge.native import published_bytes
 from knowledge.records import ModelSpec
 from knowledge.requirements import Requirement, is_older, requirements_for
 from knowledge.tables import read_document
@@ -73,7 +74,7 @@ def size_facts(
 ) -> Facts:
     """What a size means for allocations, of which `largest_bytes` is the largest, for files, and for who makes it."""
     main = profile.main_memory
-    reference = 2 * spec.params
+    reference = reference_bytes(spec, framework)
     shard = _SHARD_BYTES if framework == "mlx" else sizes.file_bytes
     return {
         "largest_tensor_bytes": largest_bytes,
@@ -97,6 +98,13 @@ def largest_tensor_bytes(spec: ModelSpec, sizes: WeightSizes, need: MemoryNeed) 
 
 
 @cache
+def reference_bytes(spec: ModelSpec, framework: str) -> int:
+    """The size of the reference that `framework` makes: 16 bits, but for weights that its converter keeps."""
+    recipes = read_document("recipes.toml").get(framework, [])
+    kept = {kind for recipe in recipes if recipe["kind"] == "convert" for kind in recipe.get("keeps", ())}
+    return published_bytes(spec) if spec.source_precision.upper() in kept else 2 * spec.params
+
+
 def _making_ratio(framework: str) -> float:
     """Peak memory of quantizing over the 16-bit bytes; 0 where tensors are streamed one by one."""
     recipes = read_document("recipes.toml").get(framework, [])

@@ -80,8 +80,9 @@ def predict_retention(
     if precision.nominal_bits >= 16:
         return _of_16_bits(spec, precision)
     if is_native(spec, precision):
-        rest = predict_retention(spec, resolve_precision("Q8_0", precision.framework)[0], 8.5, method, evidence)
-        return replace(rest, source=f"the weights as they were trained, the rest as Q8_0: {rest.source}")
+        eight = resolve_precision("int8", precision.framework)[0]
+        rest = predict_retention(spec, eight, 8.5, method, evidence)
+        return replace(rest, source=f"the weights as they were trained, the rest as {eight.name}: {rest.source}")
     rows = [row for row in load_quality() if row.metric != AGREEMENT] if evidence is None else evidence
     wanted = "imatrix" if uses_imatrix(precision) else method_of(precision) or method or _made_by(precision)
     return _interval(_loss(spec, precision, bits_per_weight, wanted, rows))

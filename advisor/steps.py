@@ -25,6 +25,7 @@ from advisor.estimates import (
 from advisor.gates import gates_for, runtime_gate, tasks_gate
 from advisor.judging import Judged, speeds
 from advisor.ladder import ladder_for
+from advisor.limits import reference_bytes
 from advisor.memory import resident_peak_bytes
 from advisor.origin import SOURCE_FOLDER, form_of, hub_flags, is_by_hand, places_of, source_of, source_path
 from advisor.rank import band, quality_row
@@ -164,6 +165,8 @@ def _reference_note(spec: ModelSpec, framework: str, kind: Kind) -> str:
     if spec.embedded:
         packaged = f"{form} dequantized from the packaged {spec.source_precision} file"
         return f"{packaged}: a demonstration, not the original 16-bit release"
+    if reference_bytes(spec, framework) != 2 * spec.params:
+        return f"the published {spec.source_precision} weights as they are and the rest in 16 bits, as {form}"
     if spec.source_precision.upper() in ("F16", "BF16", "F32"):
         return f"the {spec.source_precision} weights themselves, as {form}"
     return f"{form} dequantized from {spec.source_precision}: the highest precision at hand"

@@ -22,6 +22,7 @@ from knowledge.base import EXIT_STEP_FAILED, AdvisorError
 
 FRAMEWORK = "mlx"
 _KEPT = (8, 64)  # what some architectures of mlx-lm give their routers and output layers, whatever was asked for
+_UNPACKED = ("float16", "bfloat16", "float32")
 _KEPT_SHARE = 0.1  # of the memory that a worker may hold, for matrices that stay unpacked
 _HINTS = {
     "cannot-load": "mlx-lm knows the architectures of its models folder; plan for llama.cpp otherwise",
@@ -82,7 +83,8 @@ def other_types(recipe: MlxRecipe, seen: Sequence[Tensor], base: Sequence[Tensor
     """Which tensor is not stored as `recipe` has it; empty if none.
 
     Every matrix of the reference whose rows are whole groups is packed: with the recipe's bits, or those that a mix or
-    the architecture gives some layers. What it packs is the same in each: so the count of types tells a mix.
+    the architecture gives some layers; what the reference has packed already stays as it is. What it packs is the same
+    in each: so the count of types tells a mix.
     """
     if recipe.bits == 16:
         return next((f"{t['name']} is {t['type']} and {recipe.mode} was planned." for t in seen
@@ -90,11 +92,17 @@ def other_types(recipe: MlxRecipe, seen: Sequence[Tensor], base: Sequence[Tensor
     bits = RECIPES.get(recipe.recipe, (recipe.bits,))
     allowed = {_type(recipe.mode, one, recipe.group_size) for one in bits}
     kept = _type("affine", *_KEPT)
-    matrices = {t["name"] for t in base if len(t["shape"]) > 1 and t["shape"][-1] % recipe.group_size == 0}
+    packed = {t["name"]: t["type"] for t in base if t["type"] not in _UNPACKED}
+    matrices = {
+        t["name"]
+        for t in base
+        if len(t["shape"]) > 1 and t["shape"][-1] % recipe.group_size == 0 and not t["name"].endswith(".bias")
+    }
     for tensor in seen:
-        if tensor["name"] in matrices and tensor["type"] not in allowed | {kept}:
+        name = tensor["name"]
+        if name in matrices and tensor["type"] not in allowed | {kept, packed.get(name)}:
             planned = " or ".join(sorted(allowed))
-            return f"{tensor['name']} is stored as {tensor['type']} and {planned} was planned."
+            return f"{name} is stored as {tensor['type']} and {planned} was planned."
     missing = allowed - {tensor["type"] for tensor in seen}
     return f"Nothing is stored as {min(missing)}, which was planned." if missing else ""
 

@@ -21,6 +21,7 @@ from knowledge.gguf import model_from_gguf
 from knowledge.header_reader import foreign_format
 from knowledge.hf_config import config_of, gguf_name, model_of_config
 from knowledge.ir import GRAPH
+from knowledge.native_checkpoint import METHODS, native_tensors
 from knowledge.records import ModelSpec, Tensor
 
 MAX_CONFIG_BYTES = 4 * MIB
@@ -118,8 +119,14 @@ def read_folder(folder: Path, sizes: Mapping[str, int] | None = None) -> ModelSp
 
         return model_from_mlx(folder, config, tuple(_tensors(folder, sizes or {}, own_names=True)), _licence(folder))
     tensors = tuple(_tensors(folder, sizes or {}))
-    if "quantization_config" in config:
-        method = printable(str(_get(config, "quantization_config", "quant_method") or "quantized"), 30)
+    method = printable(str(_get(config, "quantization_config", "quant_method") or "quantized"), 30)
+    native = METHODS.get(method, "")
+    if native:
+        try:
+            tensors = native_tensors(native, tensors, config)
+        except ValueError as error:
+            raise _bad(folder, str(error)) from error
+    elif "quantization_config" in config:
         raise AdvisorError(
             "unsupported-model",
             f"{folder.name} is already quantized ({method}).",
@@ -127,7 +134,7 @@ def read_folder(folder: Path, sizes: Mapping[str, int] | None = None) -> ModelSp
         )
     from knowledge.pooling import is_sentence_model, read_pooling
 
-    stored = _stored_precision(tensors)
+    stored = native or _stored_precision(tensors)
     model = model_of_config(config, folder, tensors, _licence(folder), stored, is_sentence=is_sentence_model(folder))
     if not model.is_encoder or sizes:
         return model

@@ -6,11 +6,16 @@ weights were trained in, or when that is its method.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from knowledge.precisions import load_precisions
 from knowledge.records import ModelSpec, Precision
 from knowledge.weights import weights
+
+# Bits of a weight in a checkpoint: E2M1 with an 8-bit scale per 32 (openai/gpt-oss-20b), four ternary weights to a byte
+# (transformers integrations/bitnet.py: VALUES_PER_ITEM).
+_PUBLISHED_BITS = {"MXFP4": 4.25, "TERNARY": 2.0}
 
 
 @cache
@@ -25,7 +30,7 @@ def is_native(spec: ModelSpec, precision: Precision) -> bool:
 
 def _keeps(precision: Precision, trained_in: str) -> bool:
     kind = trained_in.upper()
-    return precision.native_only and kind in (precision.name.upper().split("_")[0], precision.method.upper())
+    return precision.native_only and kind in (re.split("[_-]", precision.name.upper())[0], precision.method.upper())
 
 
 def published_bytes(spec: ModelSpec) -> int:
@@ -33,5 +38,5 @@ def published_bytes(spec: ModelSpec) -> int:
     native = native_precision(spec.source_precision, "llama.cpp")
     if native is None:
         return 2 * spec.params
-    kept = weights(spec, native).matrix_bytes.get(spec.source_precision.upper(), 0)
-    return round(kept + 2 * (spec.params - 8 * kept / native.bits))
+    fewer = 8 * max(weights(spec, native).matrix_bytes.values()) / native.bits  # parameters
+    return round(fewer * _PUBLISHED_BITS[spec.source_precision.upper()] / 8 + 2 * (spec.params - fewer))

@@ -6,7 +6,8 @@
   Which layers a ratio below 1 leaves in the backup type is NNCF's choice: taken as an average.
   An encoder starts from 32 bits, so norms and biases keep 4 bytes (own measurement, all-MiniLM-L6-v2, 2026-11-28).
 - MLX (exact: mlx-lm 0.32.2, convert.py and utils.py): bits plus scale and bias per group for every layer whose rows the
-  group divides, 16 bits for the others. Some architectures keep some layers in 8 bits (data/mlx_layers.csv).
+  group divides, 16 bits for the others. Some architectures keep some layers in 8 bits (data/mlx_layers.csv), and what
+  was published in MXFP4 stays so.
 - ONNX Runtime GenAI's builder (exact: 0.14.1, models/builders/base.py and onnxruntime's matmul_nbits_quantizer.py):
   scales, norms and what is not quantized in 32 bits on the CPU and 16 elsewhere, rows padded to whole blocks, zero
   points packed, the embedding in full unless the algorithm shares it with the head, and RoPE tables.
@@ -129,11 +130,14 @@ def _mlx_layers() -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def mlx_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
-    high = precision.settings.get("q_high_bits")
+    high, usual = precision.settings.get("q_high_bits"), int(str(precision.settings.get("q_bits", 16)))
+    keeps_experts = spec.source_precision.upper() == "MXFP4"
     for group in groups_of(spec):
         fits = _is_matrix(group) and precision.group_size > 0 and group.row_length % precision.group_size == 0
         bits, size = _mlx_layers().get((spec.architecture, group.role), (0, 1))
-        if not fits or bits == 16:
+        if keeps_experts and group.role.endswith("_exps"):
+            yield _mlx_part(group, group.elements, 4, 32, 1)
+        elif not fits or bits == 16:
             plain = precision.group_size > 0 and _is_matrix(group)
             yield Part(group, 2 * group.elements, group.elements, 16, fallback=plain)
         elif bits and high is None:
@@ -141,11 +145,11 @@ def mlx_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
         elif isinstance(high, int):
             raised = "kv_" in group.suffix or (size and group.role.startswith(("attn_v", "attn_qkv", "ffn_down")))
             for is_high, elements in _split(group, spec.layers, more_bits if raised else None):
-                bits = high if is_high or group.role == "output" else precision.nominal_bits
+                bits = high if is_high or group.role == "output" else usual
                 yield _mlx_part(group, elements, bits, precision.group_size, 4)
         else:
             scale_bytes = 4 if precision.method == "affine" else 1
-            yield _mlx_part(group, group.elements, precision.nominal_bits, precision.group_size, scale_bytes)
+            yield _mlx_part(group, group.elements, usual, precision.group_size, scale_bytes)
 
 
 def _mlx_part(group: TensorGroup, elements: int, bits: int, group_size: int, scale_bytes: int) -> Part:

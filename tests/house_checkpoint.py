@@ -38,7 +38,8 @@ def safetensors(
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in tensors.items():
-        end = offset + 2 * math.prod(shape)
+        width = 1 if changes.get(name, {}).get("dtype") == "U8" else 2
+        end = offset + width * math.prod(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end], **changes.get(name, {})}
         offset = end
     raw = json.dumps(header).encode()
