@@ -78,7 +78,7 @@ def make_plan(
             work = make_work(best, others, request, default_threads(profile), setting.cost_model)
             document = _document("ok", head, None, chosen, rejected, trace, work=work)
             document["outranked"] = outranked(survivors, chosen)
-            if model is not None and (better := better_instead(request, model, best, setting.searched)):
+            if model is not None and (better := better_instead(request, model, chosen, setting.searched)):
                 document["instead"] = better
         else:
             document = _infeasible(setting, model, found, head, rejected, trace)

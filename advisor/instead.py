@@ -30,6 +30,7 @@ _INSISTED = {
 }  # fmt: skip
 _OPTIONS = {"max_quality_loss_pct": "--max-quality-loss", "max_disk_bytes": "--max-disk"}
 _RELATIVES_TRIED = 3
+_SMALLER = 0.8  # of the parameters: what has more of them is as large, and as slow
 _SHORTCOMINGS = ("speed.slow", "gate.quality-penalty")  # the rules that say so
 _EMPTY = {"available_bytes": None, "limit_bytes": None, "gpu_limit_bytes": None}
 _USUAL_CONTEXTS = (4096, 2048)
@@ -69,10 +70,12 @@ def ways_instead(
     return [*found, *_more_memory(profile, sized)]
 
 
-def better_instead(request: Constraints, model: ModelSpec, chosen: Judged, search: SearchFor) -> list[dict[str, Any]]:
-    """The largest smaller model of the family that is neither slow nor loses much, where `chosen`, the best for
-    `model`, is or does."""
-    if not _falls_short(chosen):
+def better_instead(
+    request: Constraints, model: ModelSpec, shown: Sequence[Judged], search: SearchFor
+) -> list[dict[str, Any]]:
+    """The largest smaller model of the family that is neither slow nor loses much, where all that is `shown` of `model`
+    is or does."""
+    if not all(_falls_short(judged) for judged in shown):
         return []
     for other in _relatives(model, ()):
         best = rank.order([j for j in search(request, (other,)).survivors if not _falls_short(j)], request, top=1)
@@ -122,7 +125,7 @@ def _relatives(model: ModelSpec, sized: Sequence[Lost]) -> list[ModelSpec]:
     smaller = [
         m
         for m in load_models()
-        if m.family and m.family == model.family and m.params < model.params and uses & set(m.use_cases)
+        if m.family and m.family == model.family and m.params < _SMALLER * model.params and uses & set(m.use_cases)
     ]
     possible = [m for m in smaller if m.params * 0.5 < room]  # 4 bits per weight
     return sorted(possible, key=lambda m: (-m.params, m.name))[:_RELATIVES_TRIED]

@@ -39,6 +39,7 @@ EFFECTS = {
 _RULE_KEYS = {"id", "node", "when", "effect", "text", "change", "weight", "source"}
 PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
 _SHARES = re.compile(r"_share$|^retention_|^memory_(?:ratio|limit)$")  # by name, as sizes are
+_WAITS = ("ttft_mid", "max_ttft_ms")
 
 Facts = Mapping[str, Any]
 Test = Callable[[Facts], bool]
@@ -276,7 +277,7 @@ def fill_known(texts: Iterable[str], facts: Facts) -> str:
 
 
 def words_for(name: str, value: Any) -> str:
-    """A fact's value for people: bytes in GiB, shares in per cent, numbers short, lists joined."""
+    """A fact's value for people: bytes in GiB, shares in per cent, waits in ms or s, numbers short, lists joined."""
     if value is None:
         return "unknown"
     if isinstance(value, bool):
@@ -285,6 +286,8 @@ def words_for(name: str, value: Any) -> str:
         return f"{value / 2**30:.2f} GiB" if value >= 2**28 else f"{value / 2**20:.0f} MiB"
     if _SHARES.search(name):
         return f"{100 * value:.3g} %"
+    if name in _WAITS:
+        return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.0f} s"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     if isinstance(value, tuple | list | frozenset | set):

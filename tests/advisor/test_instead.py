@@ -67,6 +67,18 @@ def test_a_model_that_loses_much_here_has_a_relative_that_does_not() -> None:
     assert not any("quality gate" in words for words in way["recommendation"]["warnings"])
 
 
+def test_what_another_way_of_the_same_model_offers_needs_no_relative() -> None:
+    document = plan("Phi-4-mini-instruct", target="npu", vendor="qualcomm", ram_bytes=16 * GIB)
+    assert document["recommendations"][0]["quality"]["retention"]["mid"] < 0.95
+    assert document["recommendations"][1]["quality"]["retention"]["mid"] > 0.95
+    assert "instead" not in document
+
+
+def test_a_relative_is_really_smaller() -> None:
+    document = plan("Phi-4-mini-instruct", ram_bytes=3 * GIB)
+    assert not any("Phi-3" in change for change in kinds(document))
+
+
 def test_a_model_that_fits_has_nothing_instead() -> None:
     assert "instead" not in plan("Llama-3.2-1B-Instruct", ram_bytes=8 * GIB)
 

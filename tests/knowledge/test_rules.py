@@ -155,4 +155,5 @@ def test_not_and_any_combine() -> None:
 def test_words_carry_units() -> None:
     assert words_for("total_bytes", 3 * 2**30) == "3.00 GiB"
     assert words_for("missing_bytes", 5 * 2**20) == "5 MiB"
+    assert (words_for("ttft_mid", 9_740.2), words_for("ttft_mid", 198_969.0)) == ("9,740 ms", "199 s")
     assert fill("{model} needs {total_bytes}", {"model": "X", "total_bytes": None}) == "X needs unknown"
