@@ -74,6 +74,7 @@ class Case:
     window_queries: float = 0.0
     context: int = 0  # tokens that the model was trained for; 0: not known
     assumed_cores: bool = False  # `rate` is that of the cores that are usual
+    bandwidth_range: tuple[float, ...] = ()  # least and most, where `bandwidth` is assumed
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property

@@ -229,12 +229,11 @@ class CostPredictor:
         target = self.targets[TARGET_OF[metric]]
         mean, spread, evidence, nearest, rows = target.predict(case, metric)
         below, above = target.reach(case)
-        low, high = mean - below * spread, mean + above * spread
-        if case.assumed_cores:
-            fewer, more = (replace(case, rate=share * case.rate) for share in _CORES_OF_USUAL)
-            low = min(low, target.predict(more, metric)[0] - below * spread)
-            high = max(high, target.predict(fewer, metric)[0] + above * spread)
-        ends = [value_of(log, case, metric) for log in (low, mean, high)]
+        rates = [share * case.rate for share in _CORES_OF_USUAL] if case.assumed_cores else []
+        others = [replace(case, rate=rate) for rate in rates]
+        others += [replace(case, bandwidth=bandwidth) for bandwidth in case.bandwidth_range]
+        means = [mean, *(target.predict(other, metric)[0] for other in others)]
+        ends = [value_of(log, case, metric) for log in (min(means) - below * spread, mean, max(means) + above * spread)]
         return Estimate(min(ends), ends[1], max(ends), evidence, nearest, rows)
 
 

@@ -12,9 +12,10 @@ from probes.profile import HardwareProfile
 class Engine:
     """One thing that computes. `pool` is the memory pool it computes from; rates in 10^9 B/s, TFLOPS, TOPS.
 
-    `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet. `os` and
-    `arch` are those of the machine it sits in. `usual_cores` stand in for a number of cores that is not known.
-    `others` are further cards of its generation, over which a model can be spread.
+    `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet; where it is
+    assumed, it lies in `bandwidth_range_gbs`. `os` and `arch` are those of the machine it sits in. `usual_cores` stand
+    in for a number of cores that is not known. `others` are further cards of its generation, over which a model can be
+    spread.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Engine:
     arch: str = "unknown"
     usual_cores: int = USUAL_CORES
     others: tuple[Engine, ...] = ()
+    bandwidth_range_gbs: tuple[float, float] | None = None
 
     @property
     def cards(self) -> tuple[Engine, ...]:
@@ -55,7 +57,7 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
         Engine(
             "cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None,
             measured=bool(measured), instruction_sets=frozenset(cpu.instruction_sets),
-            usual_cores=cpu.usual_cores or USUAL_CORES,
+            usual_cores=cpu.usual_cores or USUAL_CORES, bandwidth_range_gbs=main.bandwidth_range_gbs if main else None,
         )
     ]  # fmt: skip
     engines += _gpus_of(profile)

@@ -105,9 +105,11 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
     bandwidth = engine.bandwidth_gbs
     if engine.measured:
         bandwidth /= _MEASURED_SHARE
+    between: tuple[float, ...] = ()
     if backend == "cpu":
         threads = work.threads or engine.usual_threads
         bandwidth = min(bandwidth, _CORE_BANDWIDTH * threads)
+        between = tuple(min(one, _CORE_BANDWIDTH * threads) for one in engine.bandwidth_range_gbs or ())
         rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, threads), 1.0
     elif backend == "npu":
         rate, low_bit = engine.int8_tops or USUAL_RATE["npu"], 2.0
@@ -129,7 +131,7 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         recurrent=facts.recurrent, queries=facts.queries, window=facts.window, window_queries=facts.window_queries,
         precision=work.precision.lower(), bits=weight_bytes * 8 / facts.params,
         assumed_precision=False, prompt=prompt, answer=answer, batch=1.0,
-        assumed_cores=backend == "cpu" and work.threads is None,
+        assumed_cores=backend == "cpu" and work.threads is None, bandwidth_range=between,
     )  # fmt: skip
 
 

@@ -70,8 +70,8 @@ class MemoryPool(_Record):
     """One pool of memory. `unified` is shared by CPU and GPU (Apple, Jetson, integrated graphics).
 
     `available_bytes` is what is free now (None when declared); `limit_bytes` a container's limit; `gpu_limit_bytes`
-    what a GPU without memory of its own may take, where the system says so; `bandwidth_gbs` the data sheet's;
-    `measured_bandwidth_gbs` this machine's own read bandwidth. 10^9 B/s.
+    what a GPU without memory of its own may take, where the system says so; `bandwidth_gbs` the data sheet's, between
+    `bandwidth_range_gbs` where it is assumed; `measured_bandwidth_gbs` this machine's own read bandwidth. 10^9 B/s.
     """
 
     id: Text
@@ -81,6 +81,7 @@ class MemoryPool(_Record):
     limit_bytes: Bytes | None = None
     gpu_limit_bytes: Bytes | None = None
     bandwidth_gbs: Rate | None = None
+    bandwidth_range_gbs: tuple[Rate, Rate] | None = None
     measured_bandwidth_gbs: Rate | None = None
 
 

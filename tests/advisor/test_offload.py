@@ -193,3 +193,17 @@ def test_what_fits_the_gpu_goes_before_a_split_whose_speed_nobody_knows() -> Non
     assert "n_gpu_layers" not in document["recommendations"][0]["settings"]
     split_rows = [row for row in document["recommendations"] if "n_gpu_layers" in row["settings"]]
     assert all(row["score"]["memory"] == 0 for row in split_rows)
+
+
+def test_a_split_beside_an_unnamed_processor_has_a_speed_that_holds_for_slow_and_fast_memory() -> None:
+    def speed(chip: str) -> dict[str, float]:
+        asked = Constraints(model="Mixtral-8x7B-Instruct-v0.1", chip=chip, ram_bytes=64 * GIB, precision="Q4_K_M")
+        profile = declared_profile(chip=chip, ram_bytes=64 * GIB)
+        (row, *_) = make_plan(asked, profile, find_model(asked.model or ""))["recommendations"]
+        assert row["memory"]["pool"] == "vram+ram"
+        found: dict[str, float] = row["decode_tps"]
+        return found
+
+    unnamed, named = speed("RTX 3090"), speed("RTX 3090 + Ryzen 7 5800X")
+    assert unnamed["low"] < named["mid"] < unnamed["high"]
+    assert unnamed["high"] / unnamed["low"] > 1.3 * named["high"] / named["low"]

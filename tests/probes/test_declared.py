@@ -264,6 +264,21 @@ def test_a_declared_machine_is_consistent_and_every_value_has_a_source(said: dic
     assert profile == declared_profile(**said), "the same words make the same machine"
 
 
+def test_beside_a_named_card_the_usual_processor_is_assumed() -> None:
+    profile = declared_profile(chip="RTX 3090", ram_bytes=64 * GIB)
+    main = profile.main_memory
+    assert main is not None
+    assert main.bandwidth_range_gbs is not None
+    slow, fast = main.bandwidth_range_gbs
+    assert slow < (main.bandwidth_gbs or 0) < fast
+    assert (profile.cpu.arch, profile.cpu.usual_cores, profile.cpu.vendor) == ("x86_64", 8, "unknown")
+    assert profile.provenance["memory.0.bandwidth_gbs"].confidence == "low"
+    assert any("is assumed; name it with --chip" in note for note in profile.notes)
+    named = declared_profile(chip="RTX 3090 + Ryzen 7 5800X", ram_bytes=64 * GIB).main_memory
+    assert named is not None
+    assert named.bandwidth_range_gbs is None
+
+
 @given(arguments)
 def test_nothing_of_this_machine_is_read(said: dict[str, Any]) -> None:
     def refuse(*_: object, **__: object) -> None:
