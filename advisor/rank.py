@@ -106,9 +106,10 @@ def _headroom(judged: Judged) -> float:
 
 
 def _speed_score(tps: float | None, enough: float) -> float:
+    """1 where it is enough, 0 where it is just useful, down to -1: of what is too slow the faster is still better."""
     if tps is None:
         return _UNKNOWN_SPEED_SCORE
-    return _clamp(math.log(max(tps, 1e-9) / _SLOWEST_USEFUL_TPS) / math.log(enough / _SLOWEST_USEFUL_TPS))
+    return max(-1.0, min(1.0, math.log(max(tps, 1e-9) / _SLOWEST_USEFUL_TPS) / math.log(enough / _SLOWEST_USEFUL_TPS)))
 
 
 def _stand_in(enough: float) -> float:
