@@ -15,8 +15,8 @@ from knowledge.tables import read_rows
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """`component` is npu-driver, gpu-driver, os, kernel, or one that no profile tells (runtime, python, libc), which
-    is shown and not checked. `text` names it with its minimum."""
+    """`component` is npu-driver, gpu-driver, os, kernel, or one that no profile tells (runtime, python, libc, jetpack),
+    which is shown and not checked. `text` names it with its minimum."""
 
     frameworks: tuple[str, ...]
     backend: str

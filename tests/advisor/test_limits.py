@@ -112,7 +112,7 @@ def test_requirements_name_a_minimum_and_a_source() -> None:
         assert row.minimum
         assert row.source
         assert row.text
-        assert row.component in ("npu-driver", "gpu-driver", "os", "kernel", "runtime", "python", "libc")
+        assert row.component in ("npu-driver", "gpu-driver", "os", "kernel", "runtime", "python", "libc", "jetpack")
 
 
 def test_tensorrt_for_rtx_is_not_for_gtx() -> None:
