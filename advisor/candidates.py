@@ -15,6 +15,7 @@ from advisor.embedding import kind_of, memory_limit, precisions_of
 from advisor.engines import Engine
 from advisor.limits import cache_facts, place_facts
 from advisor.memory import Budget
+from advisor.origin import refused
 from advisor.walk import Facts, Level
 from knowledge.base import AdvisorError
 from knowledge.chips import npu_kit
@@ -238,6 +239,7 @@ def model_level(place: Place, spec: ModelSpec, request: Constraints) -> Level:
             "source_framework": spec.source_framework or None,
             "source_runs": spec.source_framework == row.framework if spec.source_framework else None,
             "embedded": spec.embedded,
+            "unconverted": refused(spec, row.framework) or None,
             "native_served": native_precision(spec.source_precision, row.framework) is not None,
         }
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from knowledge.conversions import refusal
 from knowledge.records import ModelSpec
 
 SOURCE, SOURCE_FOLDER = "work/source.gguf", "work/source"
@@ -61,6 +62,13 @@ def is_by_hand(recipe: dict[str, Any], spec: ModelSpec) -> bool:
     if recipe["kind"] == "acquire":
         return not spec.path and (form_of(spec) == "file" or bool(spec.source_framework))
     return form_of(spec) != "folder" and "local_command" in recipe
+
+
+def refused(spec: ModelSpec, framework: str) -> str:
+    """Why advisor's tools cannot convert the model for `framework`; empty where they can, or need not."""
+    if spec.source_framework or (framework == "llama.cpp" and form_of(spec) != "folder"):
+        return ""
+    return refusal(spec.architecture, framework) or refusal(spec.modality, framework)
 
 
 def hub_flags(spec: ModelSpec) -> list[str]:

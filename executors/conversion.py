@@ -12,6 +12,8 @@ from executors.process import run_worker
 from executors.tokens import checkpoint_ids, compared, model_ids
 from executors.toolchain import installed_version
 from knowledge.base import MIB, printable, read_json
+from knowledge.conversions import needs_older
+from knowledge.hf_config import architecture_of, config_of
 
 TOOLCHAIN = "export"
 
@@ -23,7 +25,7 @@ def converted(task: Task, op: str, framework: str) -> dict[str, Any]:
     `toolchain-missing` (exit 6), `unserved-architecture`, `unsupported-tokenizer`, `tokenizer-mismatch`,
     `convert-failed`.
     """
-    made = exported(task, op)
+    made = exported(task, op, older=converted_by_older(task.paths["input"], framework))
     readers = checkpoint_ids(task.paths["input"], TOOLCHAIN, task.watch)
     expected = readers.get("transformers") or readers["tokenizers"]
     same = compared(expected, model_ids(task.paths["output"], framework, task.watch), f"The {framework} model")
@@ -47,8 +49,17 @@ def exported(task: Task, op: str, **options: Any) -> dict[str, Any]:
     return {**done.result, "peak_rss_bytes": done.peak_rss_bytes}
 
 
+def converted_by_older(folder: Path, framework: str) -> bool:
+    """Whether the checkpoint is converted for `framework` by the older transformers of the environment."""
+    return needs_older(architecture_of(config_of(_config(folder))), framework)
+
+
 def _architecture(folder: Path) -> str:
     """The class that config.json names, for words."""
-    document = read_json(folder / "config.json", "model configuration", limit_bytes=4 * MIB)
-    names = document.get("architectures") if isinstance(document, dict) else None
+    names = _config(folder).get("architectures")
     return printable(str(names[0]), 80) if isinstance(names, list) and names else "such"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    document = read_json(folder / "config.json", "model configuration", limit_bytes=4 * MIB)
+    return document if isinstance(document, dict) else {}

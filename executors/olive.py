@@ -14,6 +14,7 @@ from typing import Any
 from advisor.onnx_recipe import OnnxPass, OnnxRecipe
 from advisor.plan import ConvertSettings, QuantizeSettings, ValidateSettings
 from executors import tiers
+from executors.conversion import converted_by_older
 from executors.executor import Task
 from executors.hf_folder import hf_folder
 from executors.interpreters import interpreter_for
@@ -66,7 +67,7 @@ def _build(task: Task) -> dict[str, Any]:
     """The 32-bit model folder of a Hugging Face folder, or of a GGUF by way of one."""
     source = task.paths["input"]
     folder = source if source.is_dir() else hf_folder(source, task.watch, framework=FRAMEWORK)
-    return make(task, {"op": "build", "input": str(folder)})
+    return make(task, {"op": "build", "input": str(folder), "older": converted_by_older(folder, FRAMEWORK)})
 
 
 def _quantize(task: Task, recipe: OnnxRecipe) -> dict[str, Any]:

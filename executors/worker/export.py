@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import encoding
+from .older import prefer_older
 from .protocol import Operation, Request, WorkerError, progress
 
 CONVERTER = Path(sys.prefix) / "share" / "llama.cpp"  # where the toolchain keeps it (executors/toolchains)
@@ -72,13 +73,14 @@ def to_gguf(request: Request) -> dict[str, Any]:
 
 def to_ir(request: Request) -> dict[str, Any]:
     """Write the checkpoint `input` as the 16-bit OpenVINO model folder `output`, an encoder (`encoder` true) in 32 bits
-    and with its `papers`, files of the checkpoint. Returns `bytes`, `seconds`.
+    and with its `papers`, files of the checkpoint; `older`: by the older transformers. Returns `bytes`, `seconds`.
 
     Raises `unserved-architecture`, `unsupported-tokenizer`, `convert-failed`.
     """
     output, encoder = Path(request["output"]), bool(request.get("encoder"))
     started = time.perf_counter()
     progress(0, 2, "loading torch")
+    prefer_older(request)
     with _alone():
         from optimum.exporters.openvino import main_export  # type: ignore[import-not-found]
         from optimum.intel.openvino.configuration import OVConfig  # type: ignore[import-not-found]

@@ -86,9 +86,8 @@ def bench(request: Request) -> dict[str, Any]:
     load_seconds = time.perf_counter() - started
     tokens = np.asarray(tokenizer.encode(text), np.int32)
     prompt = np.resize(tokens, max(1, min(int(request["prompt_tokens"]), n_ctx - decode_tokens - 1)))
+    _timed(genai.Generator(model, params), prompt[:WARM_UP_TOKENS], 1)
     generator = genai.Generator(model, params)
-    _timed(generator, prompt[:WARM_UP_TOKENS], 1)
-    generator.rewind_to(0)
     progress(0, 1, "measuring")
     first, rest = _timed(generator, prompt, decode_tokens)
     result = {

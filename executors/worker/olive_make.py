@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import onnx_graph
+from .older import prefer_older
 from .protocol import Request, WorkerError, progress
 
 MODEL, DATA = "model.onnx", "model.onnx.data"
@@ -36,8 +37,10 @@ def build(request: Request) -> dict[str, Any]:
     """Write the Hugging Face folder `input` as the model folder `output` with weights in 32 bits.
 
     `scratch` is a folder of this worker's own, `versions` {package: version} what the recipe was made for, `record`
-    where Olive's configuration is kept. Returns `bytes`, `seconds`. Raises as `made`.
+    where Olive's configuration is kept; `older`: by the older transformers. Returns `bytes`, `seconds`. Raises as
+    `made`.
     """
+    prefer_older(request)
     model = {"type": "HfModel", "model_path": str(request["input"]), "task": "text-generation"}
     return made(request, model, {"build": {"type": "ModelBuilder", "precision": "fp32"}})
 

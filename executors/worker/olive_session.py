@@ -77,10 +77,10 @@ class Session:
         self.n_ctx = max(LEAST_CONTEXT, int(request["n_ctx"]))
         self.batch_tokens = min(batch_tokens, self.n_ctx)
         self.vocabulary = about.vocabulary
-        self._model, params = load(request, max_length=self.n_ctx)
+        self._model, self._params = load(request, max_length=self.n_ctx)
         try:
             self.tokenizer = genai.Tokenizer(self._model)
-            self._generator = genai.Generator(self._model, params)
+            self._generator = genai.Generator(self._model, self._params)
             self._logits = about.logits or "logits"
             start = [int(token) for token in self.tokenizer.encode("")]
         except (RuntimeError, ValueError) as error:
@@ -105,8 +105,12 @@ class Session:
         return token in set(self.tokenizer.eos_token_ids)
 
     def clear(self) -> None:
-        if self._generator.token_count():
+        if not self._generator.token_count():
+            return
+        try:
             self._generator.rewind_to(0)
+        except RuntimeError:  # models with a state besides the cache cannot go back
+            self._generator = genai.Generator(self._model, self._params)
 
     def feed(self, tokens: Tokens, position: int, *, every: bool) -> Logits:
         try:

@@ -21,7 +21,9 @@ from .openvino_session import (
     MODEL_FILE,
     Session,
     first_sentence,
+    input_names,
     load_tokenizer,
+    model_inputs,
     read_model,
     runtime_options,
     tokenize,
@@ -89,7 +91,7 @@ def compress(request: Request) -> dict[str, Any]:
         raise WorkerError("same-file", "The output is, or lies in, the input: saving would destroy the mapped weights.")
     started = time.perf_counter()
     model = read_model(str(source))
-    samples = _samples(request, source) if request.get("text") else []
+    samples = _samples(request, source, model) if request.get("text") else []
     model = ir.compress(model, request["passes"], samples)
     output.mkdir()
     ov.save_model(model, str(output / MODEL_FILE), compress_to_fp16=False)
@@ -100,21 +102,14 @@ def compress(request: Request) -> dict[str, Any]:
     return {"bytes": _size(output), "seconds": time.perf_counter() - started}
 
 
-def _samples(request: Request, folder: Path) -> list[dict[str, Any]]:
-    """Windows of the calibration text as inputs of the model."""
+def _samples(request: Request, folder: Path, model: ov.Model) -> list[dict[str, Any]]:
+    """Windows of the calibration text as inputs of `model`."""
     text = Path(request["text"]).read_text(encoding="utf-8")[: evaluation.MAX_TEXT_BYTES]
-    tokens = tokenize(load_tokenizer(str(folder)), text).astype(np.int64)
+    tokens = tokenize(load_tokenizer(str(folder)), text)
     size = int(request["sample_tokens"])
     starts = range(0, len(tokens) - size + 1, size)
-    inputs = [
-        {
-            "input_ids": tokens[start : start + size][None],
-            "attention_mask": np.ones((1, size), np.int64),
-            "position_ids": np.arange(size, dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, np.int32),
-        }
-        for start in starts[: int(request["samples"])]
-    ]
+    names = input_names(model)
+    inputs = [model_inputs(tokens[start : start + size], 0, names) for start in starts[: int(request["samples"])]]
     if not inputs:
         raise WorkerError("text-too-short", "The calibration text does not hold one window.")
     return inputs

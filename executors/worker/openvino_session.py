@@ -6,7 +6,7 @@ Raises WorkerError `cannot-load`. The model is stateful: the key-value cache lie
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .evaluation import Logits, Tokens
 from .protocol import Request, WorkerError
 
 MODEL_FILE = "openvino_model.xml"
-INPUTS = {"input_ids", "attention_mask", "position_ids", "beam_idx"}
+INPUTS = {"input_ids", "attention_mask", "beam_idx"}  # and, but for some with a state, position_ids
 # For judging weights: no rounding of the runtime's own. By default activations are quantized in groups of 32.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 
@@ -65,6 +65,22 @@ def runtime_options(request: Request) -> dict[str, Any]:
     return {**options, **EXACT} if request.get("exact") else options
 
 
+def input_names(model: ov.Model) -> set[str]:
+    return {name for port in model.inputs for name in port.get_names()}
+
+
+def model_inputs(tokens: Tokens, position: int, names: Collection[str]) -> dict[str, Any]:
+    """Those inputs that a model with the inputs `names` takes, for one sequence whose `position` tokens it has read."""
+    end = position + len(tokens)
+    inputs = {
+        "input_ids": tokens.astype(np.int64)[None],
+        "attention_mask": np.ones((1, end), np.int64),
+        "position_ids": np.arange(position, end, dtype=np.int64)[None],
+        "beam_idx": np.zeros(1, np.int32),
+    }
+    return {name: value for name, value in inputs.items() if name in names}
+
+
 class Session:
     """`request["model"]`, compiled for the CPU with `n_ctx` tokens at most; see evaluation.Model."""
 
@@ -73,7 +89,7 @@ class Session:
         path = str(request["model"])
         self.tokenizer = load_tokenizer(path)
         model = read_model(path)
-        names = {name for port in model.inputs for name in port.get_names()}
+        names = input_names(model)
         if INPUTS - names or "logits" not in model.outputs[0].get_names():
             raise WorkerError("cannot-load", "This is not a stateful OpenVINO language model with logits.")
         try:
@@ -81,6 +97,7 @@ class Session:
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise WorkerError("cannot-load", f"OpenVINO cannot compile the model: {first_sentence(error)}.") from error
+        self._inputs = names
         self.vocabulary = int(model.outputs[0].partial_shape[2].get_length())
         self.devices = [str(device) for device in compiled.get_property("EXECUTION_DEVICES")]
         self.kv_cache = str(compiled.get_property("KV_CACHE_PRECISION").to_string())
@@ -104,13 +121,7 @@ class Session:
         self._request.reset_state()
 
     def feed(self, tokens: Tokens, position: int, *, every: bool) -> Logits:
-        count = len(tokens)
-        inputs: Mapping[str, Any] = {
-            "input_ids": tokens.astype(np.int64)[None],
-            "attention_mask": np.ones((1, position + count), np.int64),
-            "position_ids": np.arange(position, position + count, dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, np.int32),
-        }
+        inputs = model_inputs(tokens, position, self._inputs)
         try:
             self._request.infer(inputs, share_inputs=True)
         except RuntimeError as error:

@@ -52,12 +52,14 @@ def create(request: Request) -> dict[str, Any]:
 def install(request: Request) -> dict[str, Any]:
     """Install the pins of the file `requirements` with pip.
 
-    `exact`: they are everything that is needed, nothing is added. `wheels`: a folder to take them from, without any
+    `exact`: they are everything that is needed, nothing is added. `target`: the folder that they go to; null: where the
+    environment's packages lie. `wheels`: a folder to take them from, without any
     index; else null. `build`: environment variables for packages that are compiled. `use_cache`: whether pip may take
     what it built before. `temporary`: where pip unpacks. Raises `no-wheels`, `no-network`, `disk-full`, `pip-failed`.
     """
     options = ["--no-warn-script-location"]
     options += ["--no-deps"] if request["exact"] else []
+    options += ["--target", str(request["target"])] if request["target"] else []
     options += ["--no-index", "--find-links", str(request["wheels"])] if request["wheels"] else []
     options += [] if request["use_cache"] else ["--no-cache-dir"]
     options += ["--requirement", str(request["requirements"])]
