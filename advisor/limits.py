@@ -9,6 +9,7 @@ import re
 from functools import cache
 
 from advisor.constraints import Constraints
+from advisor.embedding import recipes
 from advisor.engines import Engine
 from advisor.memory import MemoryNeed
 from advisor.walk import Facts
@@ -16,7 +17,6 @@ from knowledge.matrix import Backend
 from knowledge.native import published_bytes
 from knowledge.records import ModelSpec
 from knowledge.requirements import Requirement, is_older, requirements_for
-from knowledge.tables import read_document
 from knowledge.weights import WeightSizes
 from probes.profile import HardwareProfile
 
@@ -97,15 +97,19 @@ def largest_tensor_bytes(spec: ModelSpec, sizes: WeightSizes, need: MemoryNeed) 
     return max(weights, need.kv_bytes // (2 * cached))
 
 
-@cache
 def reference_bytes(spec: ModelSpec, framework: str) -> int:
     """The size of the reference that `framework` makes: 16 bits, but for weights that its converter keeps."""
-    recipes = read_document("recipes.toml").get(framework, [])
-    kept = {kind for recipe in recipes if recipe["kind"] == "convert" for kind in recipe.get("keeps", ())}
-    return published_bytes(spec) if spec.source_precision.upper() in kept else 2 * spec.params
+    return published_bytes(spec) if spec.source_precision.upper() in _kept(framework) else 2 * spec.params
 
 
+@cache
+def _kept(framework: str) -> frozenset[str]:
+    made = recipes("text").get(framework, [])
+    return frozenset(kind for one in made if one["kind"] == "convert" for kind in one.get("keeps", ()))
+
+
+@cache
 def _making_ratio(framework: str) -> float:
     """Peak memory of quantizing over the 16-bit bytes; 0 where tensors are streamed one by one."""
-    recipes = read_document("recipes.toml").get(framework, [])
-    return max((float(recipe.get("peak_ratio", 0)) for recipe in recipes if recipe["kind"] == "quantize"), default=0.0)
+    made = recipes("text").get(framework, [])
+    return max((float(recipe.get("peak_ratio", 0)) for recipe in made if recipe["kind"] == "quantize"), default=0.0)

@@ -29,7 +29,6 @@ from executors.validation import TEXT, failed
 from knowledge.base import EXIT_TOOLCHAIN_MISSING, AdvisorError, advisor_home, write_json
 from knowledge.matrix import Kind, framework_named
 from knowledge.models import EMBEDDED, embedded_path
-from knowledge.tables import read_document
 
 SCHEMA = "advisor.validate/1"
 DOCUMENT = "validation.json"
@@ -136,7 +135,7 @@ def _tiers(subject: Artifact) -> tuple[str, ...]:
 
 def runtime_settings(framework: str) -> dict[str, Any]:
     """How much of the text the runtime tier takes, as the recipe of a CPU says; empty where the framework has none."""
-    steps = read_document("recipes.toml")[framework]
+    steps = embedding.recipes("text")[framework]
     rows = [row for row in steps if row.get("tier") == "runtime" and "cpu" in row.get("backends", ["cpu"])]
     return dict(rows[0].get("settings", {})) if rows else {}
 
@@ -177,7 +176,7 @@ class _Session:
         if EMBEDDED not in framework_named(subject.framework).starts_from or subject.kind != "text":
             message = f"{subject.framework} makes no 16-bit {subject.form} of the embedded model here."
             raise AdvisorError("no-reference", message, "name the model's 16-bit version as the reference")
-        steps = read_document("recipes.toml")[subject.framework]
+        steps = embedding.recipes("text")[subject.framework]
         how = next(step.get("settings", {}) for step in steps if step["kind"] == "convert")
         settings = ConvertSettings(input="source", output="reference", **how)
         key = step_key(settings.model_dump(mode="json"), {"source": sha256_file(source)}, self.version)

@@ -1,12 +1,15 @@
 """`advisor plan` as programs and people use it: streams, files, exit codes, determinism."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = (
     ("plan", "--ram", "8GB", "--target", "npu", "--json"),
     ("plan", "--ram", "8GB", "--os", "linux", "--json"),
@@ -132,3 +135,23 @@ def test_a_name_that_fits_several_machines_is_a_question(call, arguments: tuple[
     assert "can mean" in result.document["question"]["text"]
     jsonschema.validate(result.document, call("plan", "--schema", "--json").document)
     assert "--device" in call("plan", *arguments).out
+
+
+def test_a_plan_reads_every_table_once() -> None:
+    """Parsing one again for every option once made plans five times as slow."""
+    code = """
+import collections, contextlib, io, sys
+import knowledge.tables as tables
+read = collections.Counter()
+document, table = tables.read_document, tables._table
+tables.read_document = lambda name: read.update([name]) or document(name)
+tables._table = lambda path: read.update([path.name]) or table(path)
+from ui.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(["plan", "Llama-3.1-8B-Instruct", "--chip", "RTX 3090", "--ram", "32GB", "--json"])
+print(len(read), *(name for name, times in read.items() if times > 1))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    count, *twice = said.split()
+    assert int(count) > 20
+    assert not twice
