@@ -57,22 +57,24 @@ _EXPERT_PARTS = {
     "gate_proj": "gate", "up_proj": "up", "down_proj": "down", "w1": "gate", "w3": "up", "w2": "down",
 }  # fmt: skip
 _TOP = {
-    "model.embed_tokens.weight": ("token_embd.weight", "token_embd"),
-    "lm_head.weight": ("output.weight", "output"),
-    "model.norm.weight": ("output_norm.weight", "norm"),
+    "embed_tokens": ("token_embd.weight", "token_embd"),
+    "lm_head": ("output.weight", "output"),
+    "norm": ("output_norm.weight", "norm"),
 }
 # Encoders of images and sound beside the language model, which GGUF keeps in a file of their own.
 _TOWER = re.compile(
     r"(?:model\.)?(?:visual|vision_tower|vision_model|audio_tower|multi_modal_projector|embed_vision|embed_audio|connector)\."
 )
-_LAYER = re.compile(r"(?:model\.|language_model\.|text_model\.)*layers\.(\d{1,4})\.(.+)")
+_PREFIXES = r"(?:model\.|language_model\.|text_model\.)*"  # of the text part, where there are others
+_OUTSIDE = re.compile(_PREFIXES + rf"({'|'.join(_TOP)})\.weight")
+_LAYER = re.compile(_PREFIXES + r"layers\.(\d{1,4})\.(.+)")
 _EXPERT = re.compile(r"(?:mlp|block_sparse_moe)\.experts\.(\d{1,5})\.(\w+)\.weight")
 
 
 def gguf_name(name: str) -> tuple[str, str, int | None]:
     """The GGUF name, role and layer of a Hugging Face tensor; a name that is not known keeps itself, role `other`."""
-    if name in _TOP:
-        return (*_TOP[name], None)
+    if top := _OUTSIDE.fullmatch(name):
+        return (*_TOP[top[1]], None)
     match = _LAYER.fullmatch(name)
     if not match:
         return name, _loose_role(name), None
@@ -93,7 +95,7 @@ def hf_parts(role: str) -> tuple[str, ...]:
     A role is a whole GGUF suffix, or else the beginning of several (`attn`). Empty where none is known.
     """
     named = [(part, suffix) for part, suffix, kind in _NAMES if kind not in ("norm", "bias")]
-    named += [(part.removeprefix("model."), suffix) for part, (suffix, kind) in _TOP.items() if kind != "norm"]
+    named += [(part, suffix) for part, (suffix, kind) in _TOP.items() if kind != "norm"]
     exact = [part for part, suffix in named if suffix == f"{role}.weight"]
     parts = exact or [part for part, suffix in named if suffix.startswith(f"{role}_")]
     return tuple(part.removesuffix(".weight") for part in parts)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from knowledge.base import AdvisorError
 from knowledge.checkpoint import read_model_path
+from knowledge.hf_config import gguf_name
 from knowledge.precisions import resolve_precision
 from knowledge.weights import weights
 
@@ -294,3 +295,12 @@ def _damage(tmp_path: Path, data: st.DataObject) -> None:
         assert error.exit_code == 2  # noqa: PT017
     else:
         assert spec.params > 0
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "language_model.model.", "model.language_model.", "language_model."])
+def test_the_text_part_of_a_larger_model_has_the_same_roles(prefix: str) -> None:
+    assert gguf_name(f"{prefix}embed_tokens.weight")[:2] == ("token_embd.weight", "token_embd")
+    assert gguf_name(f"{prefix}lm_head.weight")[:2] == ("output.weight", "output")
+    assert gguf_name(f"{prefix}norm.weight")[:2] == ("output_norm.weight", "norm")
+    assert gguf_name(f"{prefix}layers.3.mlp.up_proj.weight") == ("blk.3.ffn_up.weight", "ffn_up", 3)
+    assert gguf_name(f"{prefix}vision.norm.weight")[1] == "norm"
