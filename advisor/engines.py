@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from advisor.case import USUAL_CORES
-from probes.profile import HardwareProfile
+from knowledge.base import GIB
+from probes.profile import CPU, HardwareProfile
+
+_FEW = 4  # fast cores, below which they are too few to read memory at its full bandwidth
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One thing that computes. `pool` is the memory pool it computes from; rates in 10^9 B/s, TFLOPS, TOPS.
+    """One thing that computes. `pool` is the memory pool it computes from; rates in 10^9 B/s, TFLOPS, TOPS. `part` is
+    what it is soldered into, by the system's name: of integrated graphics and NPUs the processor.
 
     `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet; where it is
-    assumed, it lies in `bandwidth_range_gbs`. `os` and `arch` are those of the machine it sits in. `usual_cores` stand
-    in for a number of cores that is not known. `others` are further cards of its generation, over which a model can be
-    spread.
+    assumed, it lies in `bandwidth_range_gbs`. `memory_gib` is all of the pool. `os` and `arch` are those of the machine
+    it sits in. Of a CPU, `cores` are all and `fast_cores` those that a runtime keeps busy; `usual_cores` stand in for
+    a number that is not known. `others` are further cards of its generation, over which a model can be spread.
     """
 
     kind: str
@@ -34,6 +38,10 @@ class Engine:
     usual_cores: int = USUAL_CORES
     others: tuple[Engine, ...] = ()
     bandwidth_range_gbs: tuple[float, float] | None = None
+    memory_gib: float | None = None
+    part: str = ""
+    cores: int | None = None
+    fast_cores: int | None = None
 
     @property
     def cards(self) -> tuple[Engine, ...]:
@@ -58,6 +66,7 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
             "cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None,
             measured=bool(measured), instruction_sets=frozenset(cpu.instruction_sets),
             usual_cores=cpu.usual_cores or USUAL_CORES, bandwidth_range_gbs=main.bandwidth_range_gbs if main else None,
+            cores=cpu.physical_cores or cpu.logical_cores, fast_cores=fast_cores(cpu),
         )
     ]  # fmt: skip
     engines += _gpus_of(profile)
@@ -74,7 +83,14 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
                 npu.tops,
             )
         )
-    return [replace(engine, os=profile.os.family, arch=cpu.arch) for engine in engines]
+    total = {memory.id: memory.total_bytes / GIB for memory in profile.memory}
+    return [
+        replace(
+            engine, os=profile.os.family, arch=cpu.arch, memory_gib=total.get(engine.pool),
+            part=cpu.model if engine.integrated and cpu.model else engine.name,
+        )
+        for engine in engines
+    ]  # fmt: skip
 
 
 def _gpus_of(profile: HardwareProfile) -> list[Engine]:
@@ -105,10 +121,20 @@ def _room(profile: HardwareProfile, pool_id: str) -> int:
     return 0 if pool is None else pool.total_bytes if pool.available_bytes is None else pool.available_bytes
 
 
+def fast_cores(cpu: CPU) -> int | None:
+    """The cores that a runtime keeps busy: the fast ones of a hybrid, or half of all where those are only a few. None
+    where their number is not known."""
+    every = cpu.physical_cores or cpu.logical_cores
+    fast = cpu.performance_cores
+    if fast is None or every is None or fast >= _FEW:
+        return fast or every
+    return max(fast, every // 2)
+
+
 def default_threads(profile: HardwareProfile) -> int | None:
     """Worker threads: one core is left to the rest of the machine (contended cores make spinning threads crawl).
     None where the number of cores is not known."""
-    cores = profile.cpu.performance_cores or profile.cpu.physical_cores or profile.cpu.logical_cores
+    cores = fast_cores(profile.cpu)
     if cores is None:
         return None
     if profile.cpu.usable_cores:

@@ -8,10 +8,13 @@ from functools import lru_cache
 
 from advisor.case import CACHED_BYTES, USUAL_ANSWER, USUAL_RATE, Case, cpu_rate, gpu_rate
 from advisor.cost_model import CostPredictor, Estimate, Target, target_from
+from advisor.engines import Engine
 from advisor.speed import PROMPT_TOKENS, UNKNOWN, Interval, Work
+from knowledge.base import AdvisorError
 from knowledge.cost_arrays import load_arrays
+from knowledge.match import find_chip
 from knowledge.model_names import ModelFacts, facts_of_spec
-from knowledge.records import ModelSpec
+from knowledge.records import Chip, ModelSpec
 
 _MEASURED_SHARE = 0.8  # of the data sheet, what a copy reaches: the model learned from data sheets
 _CORE_BANDWIDTH = 25.0  # 10^9 B/s that one core can ask for
@@ -99,18 +102,16 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         prompt = max(1.0, work.kv_bytes / cached - (answer or USUAL_ANSWER) / 2)
     backend = _PLAN_BACKENDS.get(work.backend, work.backend)
     runtime = _NPU_RUNTIMES.get(work.backend) or _PLAN_RUNTIMES.get(work.framework, work.framework)
-    kind = "apple" if engine.vendor == "apple" and engine.kind == "gpu" else engine.kind
-    if kind == "gpu" and engine.integrated:
-        kind = "igpu"
+    chip = _chip(engine.part)
     bandwidth = engine.bandwidth_gbs
     if engine.measured:
         bandwidth /= _MEASURED_SHARE
     between: tuple[float, ...] = ()
     if backend == "cpu":
-        threads = work.threads or engine.usual_threads
-        bandwidth = min(bandwidth, _CORE_BANDWIDTH * threads)
-        between = tuple(min(one, _CORE_BANDWIDTH * threads) for one in engine.bandwidth_range_gbs or ())
-        rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, threads), 1.0
+        cores = _cores(work)
+        bandwidth = min(bandwidth, _CORE_BANDWIDTH * cores)
+        between = tuple(min(one, _CORE_BANDWIDTH * cores) for one in engine.bandwidth_range_gbs or ())
+        rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, cores), 1.0
     elif backend == "npu":
         rate, low_bit = engine.int8_tops or USUAL_RATE["npu"], 2.0
     else:
@@ -122,9 +123,10 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         found = re.search(r"\b[ma]\d+", engine.name.lower())
         generation = found[0] if found and backend != "cpu" else ""
     return Case(
-        chip=engine.name, vendor=engine.vendor, engine_kind=kind, generation=generation,
+        chip=chip.name if chip else engine.name, vendor=chip.vendor if chip else engine.vendor,
+        engine_kind=_kind(engine, chip), generation=generation,
         runtime=runtime, software=work.framework, backend=backend,
-        bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=work.cards, memory_gib=None,
+        bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=work.cards, memory_gib=engine.memory_gib,
         model=facts.name.lower(), params=facts.params, active_params=facts.active_params,
         weight_bytes=weight_bytes, active_bytes=active_bytes, layers=facts.layers,
         hidden=facts.hidden, vocab=facts.vocab, cache_bytes=cached,
@@ -133,6 +135,37 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         assumed_precision=False, prompt=prompt, answer=answer, batch=1.0,
         assumed_cores=backend == "cpu" and work.threads is None, bandwidth_range=between,
     )  # fmt: skip
+
+
+def _cores(work: Work) -> float:
+    """The share of a CPU's cores that the threads are, as cores. What was published is joined to all cores of a chip
+    (advisor.workload), however many of a hybrid's were busy."""
+    engine = work.engine
+    threads = work.threads or engine.usual_threads
+    return threads * (engine.cores or engine.usual_cores) / (engine.fast_cores or engine.usual_cores)
+
+
+@lru_cache(maxsize=64)
+def _chip(name: str) -> Chip | None:
+    """The chip that the system's or a person's name means, of which measurements may be known."""
+    try:
+        return find_chip(name)
+    except AdvisorError:
+        return None
+
+
+def _kind(engine: Engine, chip: Chip | None) -> str:
+    """What rows call the engine (advisor.workload): a board's or phone's by the board or phone."""
+    own = chip.kind if chip else ""
+    if engine.kind == "cpu":
+        return own if own in ("sbc", "mobile", "apple") else "cpu"
+    if engine.kind == "npu":
+        return "npu"
+    if engine.vendor == "apple":
+        return "apple"
+    if own in ("igpu", "mobile") or (own != "sbc" and engine.integrated):
+        return "mobile" if own == "mobile" else "igpu"
+    return "gpu"
 
 
 _facts_cache: dict[ModelSpec, ModelFacts] = {}
