@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from knowledge.base import EXIT_NEEDS_INPUT, AdvisorError
+from knowledge.base import EXIT_NEEDS_INPUT, GIB, AdvisorError
 from knowledge.chips import load_vendors
 from knowledge.match import HardwareMatch
 from knowledge.records import VendorLine
@@ -65,7 +65,7 @@ def add_unnamed_host(draft: Draft, said: Said, parts: list[HardwareMatch]) -> No
         draft.set_cpu(cpu, f"{said.why}; {line.source}", said.how_sure)
     elif said.os == "android":
         draft.set_cpu(CPU(arch="arm64"), "assumed: the usual processor of an Android phone", "low")
-    elif any(part.chip.kind == "gpu" for part in parts):
+    elif any(part.chip.kind == "gpu" for part in parts) and (said.ram_bytes or 0) <= _usual_host()["most_gib"] * GIB:
         _add_usual_host(draft, said.ram_bytes)
         return
     elif has_card:

@@ -274,6 +274,8 @@ def test_beside_a_named_card_the_usual_processor_is_assumed() -> None:
     assert (profile.cpu.arch, profile.cpu.usual_cores, profile.cpu.vendor) == ("x86_64", 8, "unknown")
     assert profile.provenance["memory.0.bandwidth_gbs"].confidence == "low"
     assert any("is assumed; name it with --chip" in note for note in profile.notes)
+    server = declared_profile(chip="A100 80GB", ram_bytes=512 * GIB)
+    assert (server.cpu.usual_cores, server.main_memory and server.main_memory.bandwidth_gbs) == (None, None)
     named = declared_profile(chip="RTX 3090 + Ryzen 7 5800X", ram_bytes=64 * GIB).main_memory
     assert named is not None
     assert named.bandwidth_range_gbs is None
