@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,6 +10,7 @@ from functools import lru_cache
 from advisor.case import CACHED_BYTES, USUAL_ANSWER, USUAL_RATE, Case, cpu_rate, gpu_rate
 from advisor.cost_model import CostPredictor, Estimate, Target, target_from
 from advisor.engines import Engine
+from advisor.physics import most_decode_tps
 from advisor.speed import PROMPT_TOKENS, UNKNOWN, Interval, Work
 from knowledge.base import AdvisorError
 from knowledge.cost_arrays import load_arrays
@@ -65,7 +67,9 @@ class Learned:
         if case is None:
             return UNKNOWN
         estimate = self.predictor.estimate(case, metric)
-        return Interval(estimate.low, estimate.mid, estimate.high, words_of(estimate))
+        most = most_decode_tps(case) if metric == "decode_tps" else math.inf
+        low, mid, high = (min(end, most) for end in (estimate.low, estimate.mid, estimate.high))
+        return Interval(low, mid, high, words_of(estimate))
 
 
 def words_of(estimate: Estimate) -> str:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from advisor.case import METRICS, Case
 from advisor.cost_model import TARGET_OF, group_of, log_of
+from advisor.physics import CACHED, READS_AT_MOST
 from advisor.workload import case_of_row
 from knowledge.measurements import Measurement, load_measurements
 
-_READS_AT_MOST = 1.25  # of the data-sheet bandwidth: clocks above reference, rounded figures
 _MULTIPLIES_AT_MOST = 1.3  # of the data-sheet rate in 8 bits (quantized) or 16 bits
-_SMALL = 5e8  # bytes: weights that a cache can hold read faster than memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def _impossible(case: Case, measurement: Measurement) -> str:
     value, metric = measurement.value, measurement.metric
     if metric == "decode_tps":
         read = case.active_bytes * value
-        above = read > _READS_AT_MOST * case.bandwidth * 1e9 and case.active_bytes > _SMALL and case.batch == 1
+        above = read > READS_AT_MOST * case.bandwidth * 1e9 and case.active_bytes > CACHED and case.batch == 1
         return "decode above the memory's bandwidth" if above else ""
     if metric == "peak_mem_gb" or case.prompt is None or case.backend == "npu":
         return ""

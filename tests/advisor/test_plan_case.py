@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from planning import GIB
+from planning import GIB, plan
 
 from advisor.cost_model import traits_of
 from advisor.engines import default_threads, engines_of, fast_cores
@@ -63,3 +63,12 @@ def test_an_engine_is_the_same_case_in_a_plan_and_in_a_row(
 def test_a_few_fast_cores_are_not_left_alone(physical: int | None, performance: int | None, fast: int | None) -> None:
     """A Core Ultra 7 155U, with two fast cores of twelve, was planned to run on one thread."""
     assert fast_cores(CPU(physical_cores=physical, performance_cores=performance)) == fast
+
+
+def test_no_decode_is_faster_than_the_weights_can_be_read() -> None:
+    """A 14B model at 28 tok/s on an NPU that reads 120 GB/s was inside an interval."""
+    asked: dict[str, Any] = {"chip": "Ryzen AI 9 HX 370", "ram_bytes": 32 * GIB, "os": "windows", "target": "npu"}
+    rows = plan("phi-4", **asked)["recommendations"]
+    assert rows
+    for row in rows:
+        assert row["decode_tps"]["high"] * 0.9 * row["memory"]["weights_bytes"] < 1.25 * 128e9
