@@ -53,6 +53,14 @@ def test_a_plan_runs_only_what_can_be_converted(model: str, framework: str, exec
     assert any(reason["rule"] == "prefer.converted" for reason in best["reasons"]) is not executed
 
 
+def test_mlx_on_a_cpu_evaluates_no_experts_but_those_that_stay_packed() -> None:
+    here = {"framework": "mlx", "ram_bytes": 64 * GIB, "os": "linux", "target": "cpu"}
+    refused = plan("Qwen3-30B-A3B", **here)
+    assert refused["status"] == "infeasible"
+    assert any(row["rule"] == "mlx.cpu-experts" for row in refused["rejected"])
+    assert plan("gpt-oss-20b", **here)["status"] == "ok"
+
+
 def test_the_older_transformers_converts_what_the_table_says(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3_text"}))
     assert converted_by_older(tmp_path, "openvino")
