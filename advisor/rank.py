@@ -54,7 +54,8 @@ def score(survivors: Sequence[Judged], request: Constraints) -> None:
 def _varied(ordered: Sequence[Judged], top: int) -> list[Judged]:
     chosen: list[Judged] = []
     seen: set[Any] = set()
-    worth = ordered[0].scores["total"] * _WORTH_SHOWING if ordered else 0.0
+    best = ordered[0].scores["total"] if ordered else 0.0
+    worth = best - (1 - _WORTH_SHOWING) * abs(best)  # a score may be negative
     passes = (
         lambda j: (j.option.backend.framework, j.option.engine.kind),
         lambda j: j.option.spec.name,

@@ -258,3 +258,10 @@ def test_one_chip_under_another_name_reads_a_prompt_at_the_same_speed() -> None:
     plans = [plan("gpt-oss-20b", chip=name, **asked) for name in named]
     first = [document["recommendations"][0]["ttft_ms"]["mid"] for document in plans]
     assert max(first) < 1.3 * min(first)
+
+
+def test_others_are_shown_where_the_best_scores_below_zero() -> None:
+    asked: dict[str, Any] = {"chip": "Core Ultra 7 258V", "ram_bytes": 32 * GIB, "os": "linux", "precision": "Q2_K"}
+    rows = plan("Llama-3.3-70B-Instruct", **asked)["recommendations"]
+    assert rows[0]["score"]["total"] < 0
+    assert len(rows) > 1
