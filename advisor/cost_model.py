@@ -229,8 +229,8 @@ class CostPredictor:
         target = self.targets[TARGET_OF[metric]]
         mean, spread, evidence, nearest, rows = target.predict(case, metric)
         below, above = target.reach(case)
-        rates = [share * case.rate for share in _CORES_OF_USUAL] if case.assumed_cores else []
-        others = [replace(case, rate=rate) for rate in rates]
+        shares = _CORES_OF_USUAL if case.assumed_cores else ()
+        others = [replace(case, rate=share * case.rate) for share in shares]
         others += [replace(case, bandwidth=bandwidth) for bandwidth in case.bandwidth_range]
         means = [mean, *(target.predict(other, metric)[0] for other in others)]
         ends = [value_of(log, case, metric) for log in (min(means) - below * spread, mean, max(means) + above * spread)]

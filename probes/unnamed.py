@@ -57,15 +57,14 @@ def add_unnamed_host(draft: Draft, said: Said, parts: list[HardwareMatch]) -> No
     """A machine whose CPU was not named: what the vendor or the system implies of it, else unknown."""
     line = said.line
     unified = bool(line and line.unified_memory)
-    has_card = any(part.chip.kind == "gpu" for part in parts) or (
-        not unified and (said.vram_bytes is not None or said.maker == "nvidia")
-    )
+    card_named = _is_card_named(parts)
+    has_card = card_named or (not unified and (said.vram_bytes is not None or said.maker == "nvidia"))
     if line and not parts and not has_card and line.arch != "unknown":
         cpu = CPU(vendor=vendor_of(line.vendor), arch=line.arch)  # type: ignore[arg-type]  # checked by the data's tests
         draft.set_cpu(cpu, f"{said.why}; {line.source}", said.how_sure)
     elif said.os == "android":
         draft.set_cpu(CPU(arch="arm64"), "assumed: the usual processor of an Android phone", "low")
-    elif any(part.chip.kind == "gpu" for part in parts) and (said.ram_bytes or 0) <= _usual_host()["most_gib"] * GIB:
+    elif card_named and (said.ram_bytes or 0) <= _usual_host()["most_gib"] * GIB:
         _add_usual_host(draft, said.ram_bytes)
         return
     elif has_card:
@@ -106,7 +105,7 @@ def _add_usual_host(draft: Draft, ram_bytes: int | None) -> None:
 
 def add_unnamed_gpu(draft: Draft, said: Said, parts: list[HardwareMatch], host: HardwareMatch | None) -> None:
     """A GPU that only `--vram`, `--vendor` or `--target gpu` tells of."""
-    if any(part.chip.kind == "gpu" for part in parts):
+    if _is_card_named(parts):
         return
     if host and has_one_pool(host.chip) and (said.vendor not in CARD_VENDORS or said.maker == host.chip.vendor):
         if said.vram_bytes is not None:
@@ -149,13 +148,17 @@ def add_unnamed_npu(draft: Draft, said: Said, parts: list[HardwareMatch]) -> Non
         draft.note(f"{line.label} makes no NPU of its own: its GPUs do that work")
 
 
-def _lend(draft: Draft, vram_bytes: int, label: str) -> None:
+def _is_card_named(parts: list[HardwareMatch]) -> bool:
+    return any(part.chip.kind == "gpu" for part in parts)
+
+
+def _lend(draft: Draft, vram_bytes: int, name: str) -> None:
     """--vram of a machine with one memory is what its GPU may take of it."""
     if vram_bytes > draft.memory[0].total_bytes:
-        raise contradiction(f"--vram and the memory of {label}, which is less, exclude each other", "give less")
+        raise contradiction(f"--vram and the memory of {name}, which is less, exclude each other", "give less")
     if vram_bytes < draft.memory[0].total_bytes:
         draft.lend_gpu(vram_bytes, "declared: --vram")
-        draft.note(f"{label} has one memory for CPU and GPU: --vram is what the GPU may take of it")
+        draft.note(f"{name} has one memory for CPU and GPU: --vram is what the GPU may take of it")
 
 
 def label(match: HardwareMatch) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from advisor.case import METRICS, Case
 from advisor.cost_model import TARGET_OF, group_of, log_of
-from advisor.physics import CACHED, READS_AT_MOST
+from advisor.physics import most_decode_tps
 from advisor.workload import case_of_row
 from knowledge.measurements import Measurement, load_measurements
 
@@ -107,9 +107,7 @@ def folds_of(samples: Sequence[Sample], group: Callable[[Sample], str], count: i
 def _impossible(case: Case, measurement: Measurement) -> str:
     value, metric = measurement.value, measurement.metric
     if metric == "decode_tps":
-        read = case.active_bytes * value
-        above = read > READS_AT_MOST * case.bandwidth * 1e9 and case.active_bytes > CACHED and case.batch == 1
-        return "decode above the memory's bandwidth" if above else ""
+        return "decode above the memory's bandwidth" if value > most_decode_tps(case) else ""
     if metric == "peak_mem_gb" or case.prompt is None or case.backend == "npu":
         return ""
     seconds = case.prompt / value if metric == "prefill_tps" else value / 1e3

@@ -53,9 +53,9 @@ def install(request: Request) -> dict[str, Any]:
     """Install the pins of the file `requirements` with pip.
 
     `exact`: they are everything that is needed, nothing is added. `target`: the folder that they go to; null: where the
-    environment's packages lie. `wheels`: a folder to take them from, without any
-    index; else null. `build`: environment variables for packages that are compiled. `use_cache`: whether pip may take
-    what it built before. `temporary`: where pip unpacks. Raises `no-wheels`, `no-network`, `disk-full`, `pip-failed`.
+    environment's packages lie. `wheels`: a folder to take them from, without any index; else null. `build`: environment
+    variables for packages that are compiled. `use_cache`: whether pip may take what it built before. `temporary`: where
+    pip unpacks. Raises `no-wheels`, `no-network`, `disk-full`, `pip-failed`.
     """
     options = ["--no-warn-script-location"]
     options += ["--no-deps"] if request["exact"] else []

@@ -7,13 +7,16 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from fake_run import fake_plan
 
 from advisor.constraints import Constraints
 from advisor.decide import make_plan
 from advisor.plan import BenchmarkSettings, ChecklistItem, ModelSource, Plan, ValidateSettings
+from executors.hf_folder import hf_folder
+from executors.process import Watch
 from executors.runner import run_plan
-from knowledge.models import embedded_model
+from knowledge.models import embedded_model, embedded_path
 from knowledge.records import ModelSpec
 from probes.declared import declared_profile
 from probes.profile import CPU, HardwareProfile, MemoryPool
@@ -21,6 +24,24 @@ from probes.profile import CPU, HardwareProfile, MemoryPool
 MIX = "Q8_0+ffn_gate=Q5_0"
 BYTES = {"Q8_0": 144_811_072, MIX: 134_857_792}  # measured with llama-cpp-python 0.3.36
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def linked_home(folder: Path, source: Path) -> Path:
+    """`folder` as an ADVISOR_HOME of its own, with links to the toolchains of the home `source`."""
+    (folder / "toolchains").mkdir()
+    for path in (source / "toolchains").iterdir():
+        if path.is_dir():
+            (folder / "toolchains" / path.name).symlink_to(path)
+    return folder
+
+
+def embedded_checkpoint(home: Path, logs: Path) -> Path:
+    """The embedded model as a Hugging Face folder, in the cache of `home`."""
+    source = embedded_path()
+    assert source is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADVISOR_HOME", str(home))
+        return hf_folder(source, Watch(logs / "log.txt", lambda event: None, 600, 600, None, None))
 
 
 def small_plan(framework: str, precision: str, blocks: int, model: ModelSpec | None = None) -> Plan:

@@ -13,13 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from real_run import small_plan
+from real_run import embedded_checkpoint, linked_home, small_plan
 
-from executors.hf_folder import hf_folder
-from executors.process import Watch
 from executors.runner import run_plan
 from knowledge.checkpoint import read_model_path
-from knowledge.models import embedded_path
 from probes.declared import declared_profile
 
 HOME = os.environ.get("TOOLCHAINS_HOME", "")
@@ -46,22 +43,13 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "toolchains").mkdir()
-    for path in (Path(HOME) / "toolchains").iterdir():
-        if path.is_dir():
-            (folder / "toolchains" / path.name).symlink_to(path)
-    return folder
+    return linked_home(tmp_path_factory.mktemp("home"), Path(HOME))
 
 
 @pytest.fixture(scope="module")
 def tokenizer(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the embedded model's tokenizer, which converters know."""
-    source, log = embedded_path(), tmp_path_factory.mktemp("log") / "log.txt"
-    assert source is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADVISOR_HOME", str(home))
-        return hf_folder(source, Watch(log, lambda event: None, 600, 600, None, None))
+    return embedded_checkpoint(home, tmp_path_factory.mktemp("log"))
 
 
 @pytest.mark.parametrize(("architecture", "framework", "precision"), CASES, ids=map("-".join, CASES))

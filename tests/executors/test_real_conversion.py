@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_run import small_plan
+from real_run import embedded_checkpoint, linked_home, small_plan
 
 from advisor.plan import ConvertSettings, Plan
 from executors.executor import Task, executor_for
-from executors.hf_folder import hf_folder
 from executors.process import Watch
 from executors.runner import run_plan
 from executors.tokens import checkpoint_ids, model_ids
@@ -40,12 +39,7 @@ CASES = [("llama.cpp", "Q8_0+ffn_gate=Q5_0"), ("openvino", "int8+ffn_gate=int4-a
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "toolchains").mkdir()
-    for name in ("export", "openvino", "llama.cpp"):
-        if (Path(HOME) / "toolchains" / name).is_dir():
-            (folder / "toolchains" / name).symlink_to(Path(HOME) / "toolchains" / name)
-    return folder
+    return linked_home(tmp_path_factory.mktemp("home"), Path(HOME))
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +49,7 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = embedded_path()
-    assert source is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADVISOR_HOME", str(home))
-        return hf_folder(source, watch(tmp_path_factory.mktemp("log")))
+    return embedded_checkpoint(home, tmp_path_factory.mktemp("log"))
 
 
 def watch(folder: Path) -> Watch:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_wheels import write_locks, write_wheel
+from tiny_wheels import pretend_installed, write_locks, write_wheel
 
-from executors.toolchain import RECORD, install_toolchain, installed_version, state, toolchain_folder
+from executors.toolchain import install_toolchain, installed_version, state, toolchain_folder
 from executors.toolchain_lock import Archive, Recipe, find_recipe
 from executors.worker import toolchain as worker
 from executors.worker.protocol import WorkerError
@@ -104,26 +103,18 @@ def recipe(archive: Archive, tmp_path: Path) -> Recipe:
 
 
 def test_an_environment_without_its_archive_is_broken(recipe: Recipe, advisor_home: Path) -> None:
-    folder = toolchain_folder(recipe.framework)
-    folder.mkdir(parents=True)
-    (folder / "python").touch()
-    record = {"python": str(folder / "python"), "packages": dict(recipe.pins), "version": "1.0"}
-    (folder / RECORD).write_text(json.dumps(record))
+    pretend_installed(recipe)
     assert state(replace(recipe, archive=None))["status"] == "ok"
     assert state(recipe)["text"] == "it lacks convert.py"
 
 
 def test_an_environment_of_other_versions_is_not_run(recipe: Recipe, advisor_home: Path) -> None:
-    folder = toolchain_folder(recipe.framework)
-    folder.mkdir(parents=True)
-    record = {"python": "/nowhere", "packages": {"tiny": "0.9", "tiny-helper": "2.0"}, "version": "0.9"}
-    (folder / RECORD).write_text(json.dumps(record))
+    pretend_installed(recipe, packages={"tiny": "0.9", "tiny-helper": "2.0"}, version="0.9")
     with pytest.raises(AdvisorError) as caught:
         installed_version(recipe.framework, recipe.lock.parent)
     assert (caught.value.code, caught.value.exit_code) == ("other-version", EXIT_TOOLCHAIN_MISSING)
     assert "tiny is 0.9 and 1.0 is pinned" in caught.value.message
-    record["packages"] = dict(recipe.pins)
-    (folder / RECORD).write_text(json.dumps(record))
+    pretend_installed(recipe, version="0.9")
     assert installed_version(recipe.framework, recipe.lock.parent) == "0.9"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny_wheels import write_locks, write_wheel
+from tiny_wheels import pretend_installed, write_locks, write_wheel
 
 from executors.toolchain import RECORD, install_toolchain, state, toolchain_folder
 from executors.toolchain_lock import Beside, Recipe, find_recipe
@@ -48,11 +48,7 @@ def test_both_versions_are_there_and_the_older_is_found_by_who_puts_it_first(
 
 
 def test_an_environment_without_them_is_broken(recipe: Recipe, advisor_home: Path) -> None:
-    folder = toolchain_folder(recipe.framework)
-    folder.mkdir(parents=True)
-    (folder / "python").touch()
-    record = {"python": str(folder / "python"), "packages": dict(recipe.pins), "version": "1.0"}
-    (folder / RECORD).write_text(json.dumps(record))
+    pretend_installed(recipe)
     assert state(replace(recipe, beside=None))["status"] == "ok"
     assert (state(recipe)["status"], state(recipe)["text"]) == ("broken", "it lacks tiny 0.5")
 

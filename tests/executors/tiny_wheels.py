@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from executors.toolchain import RECORD, toolchain_folder
 from executors.toolchain_lock import Recipe, find_recipe
 
 FRAMEWORK = "mlx"  # a name that the rest of the house knows; what it holds here is `tiny` and `tiny-helper`
@@ -33,6 +34,15 @@ def write_wheel(folder: Path, name: str, version: str, module: str) -> Path:
         for path, text in files.items():
             archive.writestr(path, text)
     return wheel
+
+
+def pretend_installed(recipe: Recipe, **changes: Any) -> None:
+    """The record of an environment with the recipe's packages, and a file for its interpreter, but nothing else."""
+    folder = toolchain_folder(recipe.framework)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "python").touch()
+    record = {"python": str(folder / "python"), "packages": dict(recipe.pins), "version": "1.0", **changes}
+    (folder / RECORD).write_text(json.dumps(record))
 
 
 def write_locks(folder: Path, **changes: Any) -> Recipe:
