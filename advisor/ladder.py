@@ -36,8 +36,7 @@ def ladder_for(best: Judged, alternatives: Sequence[Judged]) -> list[dict[str, A
     rungs = [_rung(j) for j in sorted(others, key=_merit)[:MAX_RUNGS]]
     spec = best.option.spec
     small = spec.params_b <= LARGEST_PARAMS_B and best.option.backend.framework == "llama.cpp"
-    small = small and not is_native(spec, best.option.precision)
-    return [*rungs, _measured()] if small else rungs
+    return [*rungs, _measured()] if small and not is_native(spec, best.option.precision) else rungs
 
 
 def _merit(judged: Judged) -> tuple[bool, bool, float, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -13,6 +12,7 @@ from advisor.engines import Engine
 from advisor.physics import most_decode_tps
 from advisor.speed import PROMPT_TOKENS, UNKNOWN, Interval, Work
 from knowledge.base import AdvisorError
+from knowledge.chips import apple_generation
 from knowledge.cost_arrays import load_arrays
 from knowledge.match import find_chip
 from knowledge.model_names import ModelFacts, facts_of_spec
@@ -122,13 +122,10 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         bits = weight_bytes * 8 / facts.params
         acc16 = engine.int8_tops / 2 if engine.int8_tops and engine.vendor == "nvidia" else None
         rate, low_bit = gpu_rate(engine.vendor, backend, bits, engine.fp16_tflops, acc16, engine.int8_tops)
-    generation = "" if backend == "cpu" else engine.generation
-    if engine.vendor == "apple":
-        found = re.search(r"\b[ma]\d+", engine.name.lower())
-        generation = found[0] if found and backend != "cpu" else ""
+    generation = apple_generation(engine.name) if engine.vendor == "apple" else engine.generation
     return Case(
         chip=chip.name if chip else engine.name, vendor=chip.vendor if chip else engine.vendor,
-        engine_kind=_kind(engine, chip), generation=generation,
+        engine_kind=_kind(engine, chip), generation="" if backend == "cpu" else generation,
         runtime=runtime, software=work.framework, backend=backend,
         bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=work.cards, memory_gib=engine.memory_gib,
         model=facts.name.lower(), params=facts.params, active_params=facts.active_params,

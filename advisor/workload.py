@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from advisor.case import CACHED_BYTES, USUAL_BUILD, USUAL_CORES, USUAL_RATE, Case, cpu_rate, gpu_rate
 from knowledge.base import GIB, AdvisorError
-from knowledge.chips import gpu_generation, npu_generation
+from knowledge.chips import apple_generation, gpu_generation, npu_generation
 from knowledge.model_names import ModelFacts, model_facts, typical_facts
 from knowledge.precision_names import BitsNamed, bits_named, names_bits
 from knowledge.precisions import resolve_precision
@@ -234,8 +234,7 @@ def _generation(chip: Chip | None, backend: str) -> str:
     if backend == "npu":
         return npu_generation(chip)
     if chip.vendor == "apple":
-        found = re.search(r"\b[ma]\d+", chip.name.lower())
-        return found[0] if found else ""
+        return apple_generation(chip.name)
     return gpu_generation(chip)
 
 

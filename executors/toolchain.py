@@ -115,10 +115,7 @@ def check_toolchain(recipe: Recipe) -> State:
 
 def _not_kept(recipe: Recipe, folder: Path) -> str:
     """The first of what the recipe keeps besides packages that the environment lacks; empty if none."""
-    archive = recipe.archive
-    members = archive.members if archive else ()
-    lacking = next((name for name in members if archive and not (folder / archive.place / name).exists()), "")
-    return lacking or (recipe.beside.lacking(folder) if recipe.beside else "")
+    return next((name for kept in (recipe.archive, recipe.beside) if kept and (name := kept.lacking(folder))), "")
 
 
 def toolchain_folder(framework: str) -> Path:

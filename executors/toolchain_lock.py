@@ -33,6 +33,11 @@ class Archive:
         """Whether a file of this name is the archive."""
         return name.endswith(".tar.gz") and package_of(name) == (self.package, self.version)
 
+    def lacking(self, environment: Path) -> str:
+        """The first of the members that the environment does not keep; empty if none."""
+        kept = environment / self.place
+        return next((name for name in self.members if not (kept / name).exists()), "")
+
 
 @dataclass(frozen=True, slots=True)
 class Beside:

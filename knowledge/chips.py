@@ -25,6 +25,7 @@ from knowledge.records import (
 from knowledge.tables import read_rows
 
 _NPU_WORDS = re.compile(r"NPU|XDNA|Hexagon|RKNPU|edge TPU|APU|ANE|Hailo|Edge TPU|Metis|RK182x")
+_APPLE = re.compile(r"\b[ma]\d+")
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -197,6 +198,12 @@ def gpu_generation(chip: Chip) -> str:
         return ""
     parts = [part for part in chip.generation.split("; ") if not _NPU_WORDS.match(part)]
     return parts[0] if parts and parts[0] != "no GPU" else ""
+
+
+def apple_generation(name: str) -> str:
+    """The part of an Apple chip's name that tells its GPU's generation: `m3` of "Apple M3 Max"; empty if none."""
+    found = _APPLE.search(name.lower())
+    return found[0] if found else ""
 
 
 def npu_generation(chip: Chip | ChipFamily) -> str:

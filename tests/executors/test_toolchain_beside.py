@@ -9,9 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from tiny_wheels import pretend_installed, write_locks, write_wheel
 
 from executors.toolchain import RECORD, install_toolchain, state, toolchain_folder
