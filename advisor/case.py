@@ -6,20 +6,27 @@ advisor.workload makes cases of rows of measurements, advisor.learned of options
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from knowledge.model_names import EXPERTS_USE
 
 METRICS = ("decode_tps", "prefill_tps", "ttft_ms", "peak_mem_gb")
 CACHED_BYTES = 2.0  # per value: a 16-bit cache, every runtime's default
 
-USUAL_RATE = {"gpu": 40.0, "igpu": 10.0, "apple": 8.0, "cpu": 0.4, "sbc": 0.06, "mobile": 2.0, "npu": 10.0}
+USUAL_RATE = {"gpu": 40.0, "igpu": 10.0, "apple": 8.0, "cpu": 0.4, "sbc": 0.06, "mobile": 4.0, "npu": 10.0}
 # 10^9 multiply-adds and additions a second and core, by the best instruction set; only ratios matter, they are scaled
-# in training.
+# in training. Arm's: an 8-bit multiplication of vectors without dot products gives 8 products a cycle and is followed
+# by additions; with them 32 (two units of 16), with i8mm twice as many, at higher clocks.
 _CORE_RATES = (
-    ("amx_int8", 400.0), ("avx512_vnni", 110.0), ("avx512", 90.0), ("avx_vnni", 70.0), ("avx2", 50.0), ("sve2", 40.0),
-    ("i8mm", 40.0), ("dotprod", 20.0), ("neon", 8.0), ("avx", 20.0), ("sse4_1", 4.0),
+    ("amx_int8", 400.0), ("avx512_vnni", 110.0), ("avx512", 90.0), ("avx_vnni", 70.0), ("avx2", 50.0), ("sve2", 90.0),
+    ("i8mm", 90.0), ("dotprod", 45.0), ("neon", 8.0), ("avx", 20.0), ("sse4_1", 4.0),
 )  # fmt: skip
+_EFFICIENT_CORE = 0.4  # of a fast one, of Intel's hybrids: half as wide, at lower clocks
 _APPLE_CORE, _PLAIN_CORE = 80.0, 0.5
+# Of the rate of data-centre cards from Hopper on, what instructions of the generations before reach (arXiv 2501.12084),
+# which llama.cpp's kernels for quantized weights use (ggml-cuda/mma.cuh).
+_NEW_INSTRUCTIONS, _OLD_INSTRUCTIONS = ("cc 9", "cc 10"), 0.63
+_XMX = frozenset(("Xe-HPG", "Xe-HPC", "Xe-LPG+", "Xe2", "Xe3"))  # generations of Intel's GPUs with matrix engines
 # Prompts of sources that do not state them: what their documentation or the rows themselves imply.
 _USUAL_PROMPT = (("rapid", 1060.0), ("vllm", 64.0), ("ollama", 32.0), ("qnn", 128.0), ("genie", 128.0))
 USUAL_PROMPT = 512.0
@@ -73,6 +80,7 @@ class Case:
     window: int = 0
     window_queries: float = 0.0
     context: int = 0  # tokens that the model was trained for; 0: not known
+    float_activations: bool = False  # on an NPU that is made for integers
     assumed_cores: bool = False  # `rate` is that of the cores that are usual
     bandwidth_range: tuple[float, ...] = ()  # least and most, where `bandwidth` is assumed
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -91,6 +99,10 @@ class Case:
         kept = min(tokens, self.window) if self.window_bytes else 0.0
         return (self.cache_bytes - self.window_bytes) * tokens + self.window_bytes * kept
 
+    def looked_at(self, tokens: float) -> float:
+        """Query values times the tokens that they are compared with, for one token after `tokens`."""
+        return self.queries * tokens + self.window_queries * (min(tokens, self.window) if self.window else tokens)
+
     def attended(self, tokens: float) -> float:
         """Query values times the tokens that they are compared with, over a prompt of `tokens`."""
         near = min(tokens, self.window) if self.window else tokens
@@ -107,16 +119,40 @@ class Case:
         return USUAL_PROMPT
 
 
+class GpuRates(NamedTuple):
+    """What a GPU multiplies with by its data sheet, in 10^12 operations a second: in 16 bits, the same added up in 16
+    bits, and in 8 bits."""
+
+    vendor: str
+    generation: str
+    fp16: float | None
+    acc16: float | None
+    int8: float | None
+
+
 def gpu_rate(
-    vendor: str, backend: str, bits: float, fp16: float | None, acc16: float | None, int8: float | None
+    sheet: GpuRates, backend: str, bits: float, usual: float, *, older_release: bool = False
 ) -> tuple[float, float]:
-    """As `_rates`. Quantized weights are multiplied in 8 bits by llama.cpp's CUDA kernels, F16 ones accumulated in 16
-    bits; the other backends follow the 16-bit rate."""
-    half = fp16 or acc16 or (int8 or 0.0) / 2 or 1.0
-    if vendor != "nvidia" or backend not in ("cuda", "vulkan"):
-        return half, (int8 or half) / half
-    wide = acc16 or half
-    return (int8 or 2 * wide) / 2 if bits < 12 else wide, (int8 or 2 * wide) / (2 * half)
+    """10^12 operations a second at these bits, and how many times faster 8 bits are than 16; `usual` ones in 16 bits
+    where nothing is known.
+
+    Quantized weights are multiplied in 8 bits by llama.cpp's CUDA kernels, F16 ones accumulated in 16 bits, and by
+    OpenVINO on matrix engines but in its `older_release`s; the other backends follow the 16-bit rate.
+    """
+    vendor, generation, fp16, acc16, int8 = sheet
+    half = fp16 or acc16 or (int8 or 0.0) / 2 or usual
+    if vendor == "nvidia" and backend in ("cuda", "vulkan"):
+        wide = acc16 or half
+        reached = _OLD_INSTRUCTIONS if generation.startswith(_NEW_INSTRUCTIONS) and bits < 12 else 1.0
+        return reached * (int8 or 2 * wide) / 2 if bits < 12 else wide, reached * (int8 or 2 * wide) / (2 * half)
+    if backend == "openvino-gpu" and generation in _XMX and bits < 12 and not older_release:
+        return int8 or 2 * half, (int8 or 2 * half) / half
+    return half, (int8 or half) / half
+
+
+def in_fast_cores(vendor: str, every: int, fast: int | None) -> float:
+    """How many fast cores the `every` cores of a CPU are worth, `fast` of which are (None: all are alike)."""
+    return fast + _EFFICIENT_CORE * (every - fast) if fast and vendor == "intel" else every
 
 
 def cpu_rate(vendor: str, instruction_sets: frozenset[str], cores: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from advisor.case import USUAL_CORES
+from advisor.case import USUAL_CORES, in_fast_cores
 from knowledge.base import GIB
 from probes.profile import CPU, HardwareProfile
 
@@ -18,8 +18,9 @@ class Engine:
 
     `measured` is true when the bandwidth was measured on this machine rather than taken from a data sheet; where it is
     assumed, it lies in `bandwidth_range_gbs`. `memory_gib` is all of the pool. `os` and `arch` are those of the machine
-    it sits in. Of a CPU, `cores` are all and `fast_cores` those that a runtime keeps busy; `usual_cores` stand in for
-    a number that is not known. `others` are further cards of its generation, over which a model can be spread.
+    it sits in. Of a CPU, `cores` are what all are worth in fast ones and `fast_cores` those that a runtime keeps busy;
+    `usual_cores` stand in for a number that is not known. `others` are further cards of its generation, over which a
+    model can be spread.
     """
 
     kind: str
@@ -40,7 +41,7 @@ class Engine:
     bandwidth_range_gbs: tuple[float, float] | None = None
     memory_gib: float | None = None
     part: str = ""
-    cores: int | None = None
+    cores: float | None = None
     fast_cores: int | None = None
 
     @property
@@ -61,12 +62,14 @@ def engines_of(profile: HardwareProfile) -> list[Engine]:
     sheet = main.bandwidth_gbs if main else None
     measured = main.measured_bandwidth_gbs if main else None
     cpu = profile.cpu
+    every = cpu.physical_cores or cpu.logical_cores
     engines = [
         Engine(
             "cpu", cpu.vendor, cpu.model or "CPU", "", pool, measured or sheet, cpu.fp16_tflops, None,
             measured=bool(measured), instruction_sets=frozenset(cpu.instruction_sets),
             usual_cores=cpu.usual_cores or USUAL_CORES, bandwidth_range_gbs=main.bandwidth_range_gbs if main else None,
-            cores=cpu.physical_cores or cpu.logical_cores, fast_cores=fast_cores(cpu),
+            cores=in_fast_cores(cpu.vendor, every, cpu.performance_cores) if every else None,
+            fast_cores=fast_cores(cpu),
         )
     ]  # fmt: skip
     engines += _gpus_of(profile)

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from advisor.case import CACHED_BYTES, USUAL_ANSWER, USUAL_RATE, Case, cpu_rate, gpu_rate
+from advisor.case import CACHED_BYTES, USUAL_ANSWER, USUAL_RATE, Case, GpuRates, cpu_rate, gpu_rate
 from advisor.cost_model import CostPredictor, Estimate, Target, target_from
 from advisor.engines import Engine
 from advisor.physics import most_decode_tps
 from advisor.speed import PROMPT_TOKENS, UNKNOWN, Interval, Work
 from knowledge.base import AdvisorError
-from knowledge.chips import apple_generation
+from knowledge.chips import apple_generation, usual_npu_tops
 from knowledge.cost_arrays import load_arrays
 from knowledge.match import find_chip
 from knowledge.model_names import ModelFacts, facts_of_spec
@@ -107,6 +107,7 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
     backend = _PLAN_BACKENDS.get(work.backend, work.backend)
     runtime = _NPU_RUNTIMES.get(work.backend) or _PLAN_RUNTIMES.get(work.framework, work.framework)
     chip = _chip(engine.part)
+    kind = _kind(engine, chip)
     bandwidth = engine.bandwidth_gbs
     if engine.measured:
         bandwidth /= _MEASURED_SHARE
@@ -117,15 +118,16 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
         between = tuple(min(one, _CORE_BANDWIDTH * cores) for one in engine.bandwidth_range_gbs or ())
         rate, low_bit = cpu_rate(engine.vendor, engine.instruction_sets, cores), 1.0
     elif backend == "npu":
-        rate, low_bit = engine.int8_tops or USUAL_RATE["npu"], 2.0
+        rate, low_bit = engine.int8_tops or usual_npu_tops(engine.generation) or USUAL_RATE["npu"], 2.0
     else:
         bits = weight_bytes * 8 / facts.params
         acc16 = engine.int8_tops / 2 if engine.int8_tops and engine.vendor == "nvidia" else None
-        rate, low_bit = gpu_rate(engine.vendor, backend, bits, engine.fp16_tflops, acc16, engine.int8_tops)
+        sheet = GpuRates(engine.vendor, engine.generation, engine.fp16_tflops, acc16, engine.int8_tops)
+        rate, low_bit = gpu_rate(sheet, backend, bits, USUAL_RATE[kind])
     generation = apple_generation(engine.name) if engine.vendor == "apple" else engine.generation
     return Case(
         chip=chip.name if chip else engine.name, vendor=chip.vendor if chip else engine.vendor,
-        engine_kind=_kind(engine, chip), generation="" if backend == "cpu" else generation,
+        engine_kind=kind, generation="" if backend == "cpu" else generation,
         runtime=runtime, software=work.framework, backend=backend,
         bandwidth=bandwidth, rate=rate, low_bit_ratio=low_bit, count=work.cards, memory_gib=engine.memory_gib,
         model=facts.name.lower(), params=facts.params, active_params=facts.active_params,
@@ -139,8 +141,8 @@ def case_of_work(work: Work, prompt: float | None, answer: float | None) -> Case
 
 
 def _cores(work: Work) -> float:
-    """The share of a CPU's cores that the threads are, as cores. What was published is joined to all cores of a chip
-    (advisor.workload), however many of a hybrid's were busy."""
+    """The share of a CPU's cores that the threads are, as fast cores. What was published is joined to all cores of a
+    chip (advisor.workload), however many of a hybrid's were busy."""
     engine = work.engine
     threads = work.threads or engine.usual_threads
     return threads * (engine.cores or engine.usual_cores) / (engine.fast_cores or engine.usual_cores)
@@ -161,7 +163,7 @@ def _kind(engine: Engine, chip: Chip | None) -> str:
     if engine.kind == "cpu":
         return own if own in ("sbc", "mobile", "apple") else "cpu"
     if engine.kind == "npu":
-        return "npu"
+        return "mobile" if own == "mobile" else "npu"
     if engine.vendor == "apple":
         return "apple"
     if own in ("igpu", "mobile") or (own != "sbc" and engine.integrated):

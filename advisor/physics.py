@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from advisor.case import USUAL_ANSWER, Case
+from advisor.case import CACHED_BYTES, USUAL_ANSWER, Case
 from knowledge.base import GIB
 
 Parameters = Sequence[float]
 
 BACKENDS = ("cuda", "metal", "rocm", "vulkan", "cpu", "openvino-gpu", "npu", "opencl", "sycl")
-# log-odds of the bandwidth share, log ms per layer, log factor on the arithmetic (CPU), log factor on a mixture's bytes
+# log-odds of the bandwidth share, log ms per layer, log factor on the arithmetic (CPUs) or on reading the cache again
+# for queries that share its heads (the others), log factor on a mixture's bytes
 DECODE_START: dict[str, tuple[float, float, float, float]] = {
-    backend: (math.log(share / (1 - share)), math.log(layer_ms), math.log(2.0), 0.2)
-    for backend, share, layer_ms in (
-        ("cuda", 0.7, 0.03), ("metal", 0.7, 0.05), ("rocm", 0.65, 0.07), ("vulkan", 0.65, 0.08), ("cpu", 0.6, 0.05),
-        ("x86 cpu", 0.7, 0.05), ("openvino-gpu", 0.7, 0.3), ("npu", 0.55, 0.1), ("opencl", 0.45, 0.3),
-        ("sycl", 0.55, 0.2),
+    backend: (math.log(share / (1 - share)), math.log(layer_ms), math.log(besides), 0.2)
+    for backend, share, layer_ms, besides in (
+        ("cuda", 0.7, 0.03, 0.1), ("metal", 0.7, 0.05, 0.3), ("rocm", 0.65, 0.07, 0.1), ("vulkan", 0.65, 0.08, 0.1),
+        ("cpu", 0.6, 0.05, 2.0), ("x86 cpu", 0.7, 0.05, 2.0), ("openvino-gpu", 0.7, 0.3, 0.1), ("npu", 0.65, 0.1, 0.1),
+        ("opencl", 0.45, 0.3, 0.1), ("sycl", 0.55, 0.2, 0.1),
     )
 }  # fmt: skip
 # log share of the arithmetic rate, log ms per layer, log factor on attention, log share that a mixture of experts keeps
@@ -44,12 +45,16 @@ MEMORY_START: dict[str, tuple[float, float, float, float]] = {
     "rkllm npu": (-5.0, -2.0, 0.0, -4.0),
 }
 
+_FLOATS_ON_NPU = 2.0  # times as long: Hexagon's w4 against its w4a16, 1.8 to 2.4 of three pairs, prompts and answers
 _READS_AT_MOST = 1.25  # of the data-sheet bandwidth: clocks above reference, rounded figures
 _CACHED = 5e8  # bytes: weights that a cache can hold read faster than memory
 _HYBRID_LAYERS = 0.8  # a recurrent layer launches about that many more kernels than an attention layer
 _STREAM_SHARE = 0.6  # of the bandwidth, when a prompt's batch reads the weights once
 _BATCH = 512.0  # tokens that go through the layers at once: engines that share them work on different batches
 _OVERLAP = 0.75  # exponent: what of a pipeline's ideal speed-up arrives
+# llama.cpp's build that uses flash attention unasked (pull request 15434); before, attention takes about twice as long
+# (pull request 5021: a prompt of 7,840 tokens as a whole 1.6 times).
+_FLASH_SINCE, _WITHOUT_FLASH = 6325.0, 2.0
 _MORE_SEQUENCES = 0.8  # exponent: what of a larger batch arrives as tokens per second
 _UNSTATED_CONTEXT = 1024.0  # tokens in the cache, where a row of peak memory does not say
 _UNSTATED_PROMPT = 32.0  # tokens whose logits are kept, there: such rows tell what loading took
@@ -62,22 +67,26 @@ _METAL_SHARE = 0.75
 
 
 def decode_terms(case: Case) -> tuple[float, float, float]:
-    """Seconds a token at the data-sheet rates: reading, arithmetic (1 ms per layer as the third, unscaled)."""
+    """Seconds a token at the data-sheet rates: reading; a CPU's arithmetic, of other engines the cache read again for
+    queries that share its heads; 1 ms per layer."""
     context = (case.prompt or 0.0) + (case.answer or USUAL_ANSWER) / 2
-    cache = min(case.cached_bytes(context), 4 * case.active_bytes)
-    read = (case.active_bytes + cache) / (case.bandwidth * 1e9)
-    layers = case.layers * (1 + _HYBRID_LAYERS * case.recurrent) * 1e-3
-    return read, 2 * case.active_params / (case.rate * 1e12), layers
+    cached = case.cached_bytes(context)
+    slower = _FLOATS_ON_NPU if case.float_activations else 1.0
+    bandwidth = case.bandwidth * 1e9
+    read = slower * (case.active_bytes + min(cached, 4 * case.active_bytes)) / bandwidth
+    if case.backend == "cpu":
+        besides = 2 * case.active_params / (case.rate * 1e12)
+    else:
+        besides = max(0.0, min(2 * CACHED_BYTES * case.looked_at(context) - cached, 16 * case.active_bytes)) / bandwidth
+    return read, besides, case.layers * (1 + _HYBRID_LAYERS * case.recurrent) * 1e-3
 
 
 def decode_seconds(case: Case, parameters: Parameters) -> float:
     """Seconds a token of one sequence."""
-    read, multiply, layers = decode_terms(case)
-    share, layer, arithmetic, mixture = parameters
+    read, besides, layers = decode_terms(case)
+    share, layer, factor, mixture = parameters
     read *= math.exp(mixture) if case.is_scattered else 1.0
-    seconds = read * (1 + math.exp(-share)) + math.exp(layer) * layers
-    if case.backend == "cpu":
-        seconds += math.exp(arithmetic) * multiply
+    seconds = read * (1 + math.exp(-share)) + math.exp(factor) * besides + math.exp(layer) * layers
     return seconds / math.pow(case.batch, _MORE_SEQUENCES)
 
 
@@ -94,11 +103,11 @@ def prompt_terms(case: Case, metric: str) -> tuple[float, float, float, float]:
     tokens = case.prompt_tokens(metric)
     batches = math.ceil(tokens / _BATCH)
     pipeline = batches * case.count / (batches + case.count - 1)
-    rate = case.rate * 1e12 * math.pow(pipeline, _OVERLAP)
+    rate = case.rate * 1e12 * math.pow(pipeline, _OVERLAP) / (_FLOATS_ON_NPU if case.float_activations else 1.0)
     touched = min(1.0, 0.03 * tokens) if case.is_moe else 1.0
     return (
         2 * case.active_params * tokens / rate,
-        4.0 * case.attended(tokens) / rate,
+        (_WITHOUT_FLASH if case.build < _FLASH_SINCE else 1.0) * 4.0 * case.attended(tokens) / rate,
         case.weight_bytes * touched / (case.bandwidth * 1e9),
         case.layers * (1 + 0.5 * case.recurrent) * 1e-3,
     )

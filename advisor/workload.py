@@ -12,11 +12,21 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from advisor.case import CACHED_BYTES, USUAL_BUILD, USUAL_CORES, USUAL_RATE, Case, cpu_rate, gpu_rate
+from advisor.case import (
+    CACHED_BYTES,
+    USUAL_BUILD,
+    USUAL_CORES,
+    USUAL_RATE,
+    Case,
+    GpuRates,
+    cpu_rate,
+    gpu_rate,
+    in_fast_cores,
+)
 from knowledge.base import GIB, AdvisorError
-from knowledge.chips import apple_generation, gpu_generation, npu_generation
+from knowledge.chips import apple_generation, gpu_generation, npu_generation, usual_npu_tops
 from knowledge.model_names import ModelFacts, model_facts, typical_facts
-from knowledge.precision_names import BitsNamed, bits_named, names_bits
+from knowledge.precision_names import BitsNamed, MixedBits, bits_named, mixed_bits, names_bits
 from knowledge.precisions import resolve_precision
 from knowledge.records import Chip
 from knowledge.shapes import groups_of
@@ -37,6 +47,8 @@ _RUNTIMES = (
 # What Ollama serves with MLX instead of llama.cpp's kernels: by its tag, and on Apple silicon by the format of the
 # weights, which llama.cpp's kernels do not take from it (ollama.com/blog/mlx, /blog/mlx-performance).
 _OLLAMA_ON_MLX, _MLX_FORMATS = re.compile(r"[:-]mlx\b"), re.compile(r"nvfp4|mxfp8|\bint[48]\b")
+# qualcomm/ai-hub-models qai_hub_models/models/common.py: w4 quantizes weights only, w4a16 activations to integers, too.
+_FLOAT_ACTIVATIONS = re.compile(r"w\d+")
 _GGUF_RUNTIMES = ("llama.cpp", "ollama", "lmstudio")
 
 
@@ -91,12 +103,16 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         notes.append("device not recognized" + ("" if given else ", a bandwidth usual for its kind assumed"))
     elif backend == "cpu" and system.chip.usual_cores:
         notes.append(f"number of cores not known, the usual {system.chip.usual_cores} assumed")
-    weight_bytes, active_bytes = _bytes(facts, bits, size, runtime)
+    mixed = None
+    if runtime == "openvino" and bits.name == "4bit" and "mixed" in text["precision"].lower():
+        mixed = mixed_bits(text["model"])
+    weight_bytes, active_bytes = _bytes(facts, bits, size, runtime, mixed)
     bits_per_weight = weight_bytes * 8 / facts.params
     if runtime == "ollama" and size is None:
         weight_bytes += _packed_besides(facts, bits_per_weight)
     bandwidth = (system.chip.bandwidth_gbs if system.chip else None) or given or _USUAL_BANDWIDTH.get(kind, 60.0)
-    rate, low_bit = _rates(system.chip, kind, backend, bits.bits)
+    older = runtime == "openvino" and _older_release(text["framework_version"].lower())
+    rate, low_bit = _rates(system.chip, kind, backend, bits.bits, older_release=older)
     memory = numbers["memory_gb"] or (max(system.chip.memory_gib) if system.chip and system.chip.memory_gib else None)
     case = Case(
         chip=system.chip.name if system.chip else "",
@@ -133,6 +149,7 @@ def case_of_row(row: Mapping[str, str | None]) -> tuple[Case | None, list[str]]:
         prompt=numbers["prompt_tokens"],
         answer=numbers["gen_tokens"],
         batch=numbers["batch"] or 1.0,
+        float_activations=runtime == "qnn" and bool(_FLOAT_ACTIVATIONS.fullmatch(text["precision"].lower())),
         assumed_cores=backend == "cpu" and bool(system.chip and system.chip.usual_cores),
         notes=tuple(notes),
     )
@@ -168,6 +185,21 @@ def _build(version: str, runtime: str) -> float:
     return float(found[1]) if found else _BUILDS_OF_MONTHS.get(version.lower(), USUAL_BUILD)
 
 
+# OpenVINO's release notes: "dynamic quantization and optimization in GEMM" on matrix engines.
+_MULTIPLIES_IN_8_BITS_SINCE = (2025, 2)
+_OPENVINO_RELEASE = re.compile(r"\b(20\d\d)\.(\d{1,2})\b")
+# Where a source names the revision of its page: the first names its release, the second has the models and prompts of
+# 2024.5's table.
+_RELEASE_OF_REVISIONS = {"6d1de4a2": (2024, 4), "178f7fa6": (2024, 5)}
+
+
+def _older_release(version: str) -> bool:
+    """Whether that is a version of OpenVINO before _MULTIPLIES_IN_8_BITS_SINCE; not so where it is not known."""
+    found = _OPENVINO_RELEASE.search(version)
+    release = (int(found[1]), int(found[2])) if found else _RELEASE_OF_REVISIONS.get(version)
+    return release is not None and release < _MULTIPLIES_IN_8_BITS_SINCE
+
+
 def _checked(text: str | None, column: str, notes: list[str]) -> float | None:
     written = (text or "").strip()
     if not written or written.lower() in ("nan", "none", "null", "n/a", "-", "?"):
@@ -185,7 +217,7 @@ def _checked(text: str | None, column: str, notes: list[str]) -> float | None:
 def _kind(kind: str, chip: Chip | None) -> str:
     """The engine's kind: the row's, made exact by the chip's (`gpu` may be a discrete or an integrated one)."""
     if kind == "npu":
-        return "npu"
+        return "mobile" if chip and chip.kind == "mobile" else "npu"
     if kind == "cpu" and _is_card(chip):
         return "gpu"  # a card called a CPU: mislabelled at the source
     if kind in ("cpu", "sbc", "mobile", "apple"):
@@ -238,25 +270,32 @@ def _generation(chip: Chip | None, backend: str) -> str:
     return gpu_generation(chip)
 
 
-def _rates(chip: Chip | None, kind: str, backend: str, bits: float) -> tuple[float, float]:
+def _rates(chip: Chip | None, kind: str, backend: str, bits: float, *, older_release: bool) -> tuple[float, float]:
     """10^12 operations a second at these bits, and how many times faster 8 bits are than 16."""
     if chip is None:
-        return USUAL_RATE.get(kind, 1.0), 2.0
+        return USUAL_RATE["npu" if backend == "npu" else "cpu" if kind == "mobile" and backend == "cpu" else kind], 2.0
     if backend == "cpu":
-        cores = core_counts(chip.cores)[0] or chip.usual_cores or USUAL_CORES
+        every, fast = core_counts(chip.cores)
+        cores = in_fast_cores(chip.vendor, every or chip.usual_cores or USUAL_CORES, fast)
         return cpu_rate(chip.vendor, frozenset(chip.isa), cores), 1.0
     if backend == "npu":
-        return chip.npu_tops or chip.int8_tops or USUAL_RATE["npu"], 2.0
+        published = chip.npu_tops or chip.int8_tops
+        return published or usual_npu_tops(npu_generation(chip)) or USUAL_RATE["npu"], 2.0
     accumulate16 = chip.fp16_acc16_tflops or chip.fp16_tflops
-    return gpu_rate(chip.vendor, backend, bits, chip.fp16_tflops, accumulate16, chip.int8_tops)
+    sheet = GpuRates(chip.vendor, gpu_generation(chip), chip.fp16_tflops, accumulate16, chip.int8_tops)
+    return gpu_rate(sheet, backend, bits, USUAL_RATE[kind], older_release=older_release)
 
 
-def _bytes(facts: ModelFacts, bits: BitsNamed, size: float | None, runtime: str) -> tuple[float, float]:
+def _bytes(
+    facts: ModelFacts, bits: BitsNamed, size: float | None, runtime: str, mixed: MixedBits | None
+) -> tuple[float, float]:
     """The bytes of all weights, and of those read for one token."""
     exact = _exact_bytes(facts, bits.name, runtime) if facts.spec is not None else None
     if size is not None and 0.5 < size * 8 / facts.params < 40:
         total = size
         unread = 0.0 if facts.tied else facts.vocab * facts.hidden * total / facts.params
+    elif mixed is not None:
+        total, unread = _mixed_bytes(facts, mixed)
     elif exact is not None:
         total, unread = exact
     else:
@@ -288,6 +327,14 @@ def _estimated_bytes(facts: ModelFacts, bits: float, runtime: str) -> float:
     embedding = min(0.6 * facts.params, facts.vocab * facts.hidden * (1 if facts.tied else 2))
     wide = _EMBEDDING_BITS if runtime in _GGUF_RUNTIMES else 8.0 if runtime == "openvino" else bits
     return ((facts.params - embedding) * bits + embedding * max(bits, wide)) / 8
+
+
+def _mixed_bytes(facts: ModelFacts, mixed: MixedBits) -> tuple[float, float]:
+    embedding = min(0.3 * facts.params, facts.vocab * facts.hidden)
+    own_output = 0.0 if facts.tied else embedding
+    layers = facts.params - embedding - own_output
+    total = (layers * mixed.layers + embedding * mixed.embedding + own_output * mixed.output) / 8
+    return total, 0.0 if facts.tied else embedding * mixed.embedding / 8
 
 
 _EXACT = {"mlx": "mlx", "openvino": "openvino", "onnxruntime": "olive"}

@@ -21,6 +21,7 @@ _BITS = re.compile(r"u?int(\d+)|(\d+)[- ]?bits?|\bw(\d+)(?:a\d+)?\b|\b[qi](\d+)\
 _BPW = re.compile(r"exl\d[-_ ]*(\d\.\d+)|(\d\.\d+) ?bpw")
 _GROUP = re.compile(r"\((\d{2,3})\)|\bg(?:s|roup[-_ ]?size)?[-_ ]?(\d{2,3})\b|\bb(\d{2,3})\b")
 _SYNONYMS = {"float16": "f16", "fp16": "f16", "float32": "f32", "fp32": "f32", "f8": "fp8"}
+_UNASKED = {"group_size": "128", "four_bit_share": "1", "zero_points": "yes", "output_too": "no"}
 _WORDS = {"awq": 4, "gptq": 4, "spinquant": 4, "qat": 4, "ternary": 2, "half": 16}
 
 
@@ -42,6 +43,27 @@ def bits_named(precision: str, model: str, framework: str) -> BitsNamed:
             return found
     default = "4bit" if framework == "mlx" or "mlx" in model.lower() else "q4_k_m"
     return BitsNamed(default, _table()[default], assumed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class MixedBits:
+    """Bits per weight of OpenVINO's INT4-MIXED, scales included: of the layers, and of the output if it has its own
+    weights; the embedding always has 8."""
+
+    layers: float
+    output: float = 8.0
+    embedding: float = 8.0
+
+
+@lru_cache(maxsize=512)
+def mixed_bits(model: str) -> MixedBits:
+    """What OpenVINO's benchmarks make of the model (data/openvino_mixed.csv); of others what NNCF does by itself."""
+    name = model.lower().removesuffix("-hf")
+    row = next((row for row in read_rows("openvino_mixed.csv") if row["model"] == name), _UNASKED)
+    share = float(row["four_bit_share"])
+    four = 4 + (20 if row["zero_points"] == "yes" else 16) / int(row["group_size"])
+    layers = share * four + (1 - share) * 8.0
+    return MixedBits(layers, layers if row["output_too"] == "yes" else 8.0)
 
 
 def names_bits(precision: str, framework: str) -> bool:

@@ -43,10 +43,10 @@ DEFAULTS = {
         crossings=2000, crossed_gamma=0.004,
     ),
     "prompt": replace(
-        _AVERAGED, shared_effect=0.45, generation=4.0, averaged_trees=40, columns=0.7, crossings=3000,
+        _AVERAGED, shared_effect=0.45, generation=4.0, averaged_trees=40, columns=0.7, crossings=3000, least_rows=100,
     ),
     "first": replace(
-        _AVERAGED, averaged_trees=60, averaged_leaf=2, columns=0.7,
+        _AVERAGED, averaged_trees=120, averaged_leaf=2, columns=0.7,
         crossings=3000, crossed_weight=0.8, crossed_gamma=0.06,
     ),
     "memory": Choices(

@@ -93,14 +93,14 @@ def _loss(samples: Sequence[Sample], target: str, start: Sequence[float], weight
     begin = np.array(start)
     if target == "decode":
         terms = np.array([physics.decode_terms(s.case) for s in samples]).T
-        on_cpu = np.array([s.case.backend == "cpu" for s in samples])
+        on_cpu = all(s.case.backend == "cpu" for s in samples)
         batch = np.array([s.case.batch for s in samples]) ** 0.8
 
         def predict(p: Array) -> Array:
             reading = terms[0] * np.where(mixture, math.exp(p[3]), 1.0) * (1 + math.exp(-p[0]))
-            return (reading + math.exp(p[1]) * terms[2] + on_cpu * math.exp(p[2]) * terms[1]) / batch
+            return (reading + math.exp(p[1]) * terms[2] + math.exp(p[2]) * terms[1]) / batch
 
-        width = np.array([1.0, _CPU_LAYER if on_cpu.all() else 1.0, 1.0, 0.4])
+        width = np.array([1.0, _CPU_LAYER if on_cpu else 1.0, 1.0, 0.4])
     elif target in ("prompt", "first"):
         terms = np.array([physics.prompt_terms(s.case, s.metric) for s in samples]).T
         batch = np.array([s.case.batch if s.metric == "ttft_ms" else 1.0 for s in samples])

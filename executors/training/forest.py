@@ -39,7 +39,7 @@ def fit_forest(
     if choices.averaged > 0:
         averaged = ExtraTreesRegressor(
             choices.averaged_trees, min_samples_leaf=choices.averaged_leaf, max_features=choices.columns,
-            random_state=0, monotonic_cst=constraints,
+            random_state=0, monotonic_cst=constraints, n_jobs=-1,
         )  # fmt: skip
         averaged.fit(*_with_crossed(rows, goal, weight, crossed, choices))
         parts.append((export_averaged(averaged), choices.averaged))
