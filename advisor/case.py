@@ -30,7 +30,7 @@ _XMX = frozenset(("Xe-HPG", "Xe-HPC", "Xe-LPG+", "Xe2", "Xe3"))  # generations o
 # Prompts of sources that do not state them: what their documentation or the rows themselves imply.
 _USUAL_PROMPT = (("rapid", 1060.0), ("vllm", 64.0), ("ollama", 32.0), ("qnn", 128.0), ("genie", 128.0))
 USUAL_PROMPT = 512.0
-_CACHED_PROMPT = 2.0  # what is left of a prompt that was asked before: Ollama's MLX engine kept it
+_CACHED_PROMPT = 2.0  # what is left of a prompt that was asked before
 USUAL_ANSWER = 128.0
 USUAL_CORES = 4  # of a CPU, where not even its family is known
 USUAL_BUILD = 7000.0  # of llama.cpp, where none is named: late 2025, as most of what does not say
@@ -94,6 +94,11 @@ class Case:
         """Whether a token reads part of the weights: of experts, or rows of an embedding for each layer."""
         return self.active_params < 0.8 * self.params
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether the prompt was asked before and kept: Ollama's MLX engine does, where a row tells no prompt."""
+        return self.prompt is None and self.runtime == "mlx" and "ollama" in self.software
+
     def cached_bytes(self, tokens: float) -> float:
         """The cache of one sequence after `tokens`: layers with a window keep no more than that."""
         kept = min(tokens, self.window) if self.window_bytes else 0.0
@@ -113,7 +118,7 @@ class Case:
         if self.prompt is not None:
             return max(1.0, self.prompt)
         if metric == "ttft_ms":
-            if self.runtime == "mlx" and "ollama" in self.software:
+            if self.is_cached:
                 return _CACHED_PROMPT
             return next((tokens for word, tokens in _USUAL_PROMPT if word in self.software), USUAL_PROMPT)
         return USUAL_PROMPT

@@ -53,7 +53,7 @@ _STREAM_SHARE = 0.6  # of the bandwidth, when a prompt's batch reads the weights
 _BATCH = 512.0  # tokens that go through the layers at once: engines that share them work on different batches
 _OVERLAP = 0.75  # exponent: what of a pipeline's ideal speed-up arrives
 # llama.cpp's build that uses flash attention unasked (pull request 15434); before, attention takes about twice as long
-# (pull request 5021: a prompt of 7,840 tokens as a whole 1.6 times).
+# with CUDA (pull request 5021: a prompt of 7,840 tokens as a whole 1.6 times). Metal's rows do not show it.
 _FLASH_SINCE, _WITHOUT_FLASH = 6325.0, 2.0
 _MORE_SEQUENCES = 0.8  # exponent: what of a larger batch arrives as tokens per second
 _UNSTATED_CONTEXT = 1024.0  # tokens in the cache, where a row of peak memory does not say
@@ -105,16 +105,20 @@ def prompt_terms(case: Case, metric: str) -> tuple[float, float, float, float]:
     pipeline = batches * case.count / (batches + case.count - 1)
     rate = case.rate * 1e12 * math.pow(pipeline, _OVERLAP) / (_FLOATS_ON_NPU if case.float_activations else 1.0)
     touched = min(1.0, 0.03 * tokens) if case.is_moe else 1.0
+    slower = _WITHOUT_FLASH if case.backend == "cuda" and case.build < _FLASH_SINCE else 1.0
     return (
         2 * case.active_params * tokens / rate,
-        (_WITHOUT_FLASH if case.build < _FLASH_SINCE else 1.0) * 4.0 * case.attended(tokens) / rate,
+        slower * 4.0 * case.attended(tokens) / rate,
         case.weight_bytes * touched / (case.bandwidth * 1e9),
         case.layers * (1 + 0.5 * case.recurrent) * 1e-3,
     )
 
 
 def prompt_seconds(case: Case, metric: str, parameters: Parameters) -> float:
-    """Seconds until a prompt is read, as `metric` (prefill_tps or ttft_ms) measures it."""
+    """Seconds until a prompt is read, as `metric` (prefill_tps or ttft_ms) measures it. What is left of a cached one
+    goes through like answers."""
+    if metric == "ttft_ms" and case.is_cached:
+        return case.prompt_tokens(metric) * decode_seconds(case, DECODE_START[case.backend])
     multiply, attend, read, layers = prompt_terms(case, metric)
     share, layer, attention, mixture = parameters
     work = (multiply / (math.exp(mixture) if case.is_moe else 1.0) + math.exp(attention) * attend) / math.exp(share)

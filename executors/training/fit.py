@@ -76,6 +76,8 @@ def fit_physics(samples: Sequence[Sample], target: str) -> dict[str, list[float]
     else:
         starts = dict(physics.DECODE_START if target == "decode" else physics.PROMPT_START)
         starts |= {key: starts["npu"] for key in groups if key.endswith(" npu")}
+        if target != "decode":  # cached prompts are decode's matter
+            groups = {key: [s for s in members if not s.case.is_cached] for key, members in groups.items()}
     found = {}
     for key, start in sorted(starts.items()):
         members = groups.get(key, [])
