@@ -13,7 +13,8 @@ class Choices:
     the share `averaged`, randomized ones whose mean counts (`averaged_trees`, `averaged_leaf`, and `columns`, the share
     of the features that a split may choose from). `crossings` is how many unmeasured cases these learn from, too
     (executors.training.crossing), which together weigh `crossed_weight` times what the measured ones do.
-    Of runtimes with fewer rows than `least_rows` nothing is learned: physics alone answers for them.
+    Of runtimes with fewer rows than `least_rows`, and of the groups `alone` (advisor.cost_model.group_of), nothing is
+    learned: physics alone answers for them.
     """
 
     effects: float = 1.0
@@ -34,6 +35,7 @@ class Choices:
     crossed_weight: float = 1.0
     crossed_gamma: float = 0.03
     least_rows: int = 0
+    alone: tuple[str, ...] = ()
 
 
 _AVERAGED = Choices(effects=0.5, averaged=1.0)
@@ -44,6 +46,7 @@ DEFAULTS = {
     ),
     "prompt": replace(
         _AVERAGED, shared_effect=0.45, generation=4.0, averaged_trees=40, columns=0.7, crossings=3000, least_rows=100,
+        alone=("llama.cpp apple",),
     ),
     "first": replace(
         _AVERAGED, averaged_trees=120, averaged_leaf=2, columns=0.7,

@@ -164,7 +164,10 @@ def fit_target(samples: Sequence[Sample], name: str, choices: Choices) -> Target
     prior = np.array([target.physics(s.case, s.metric) for s in samples])
     residual = np.clip(np.array([s.log for s in samples]) - prior, -_CLIP, _CLIP)
     rows_of = Counter(sample.case.runtime for sample in samples)
-    residual *= [rows_of[sample.case.runtime] >= choices.least_rows for sample in samples]
+    residual *= [
+        rows_of[sample.case.runtime] >= choices.least_rows and group_of(sample.case) not in choices.alone
+        for sample in samples
+    ]
     rows = np.array([features(s.case, s.metric) for s in samples])
     weight = np.array(weights_of(samples))
     increasing = [(*FEATURES, *MEMORY_FEATURES).index(feature) for feature in INCREASING[name]]
