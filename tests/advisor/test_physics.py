@@ -108,13 +108,15 @@ def test_cards_of_another_generation_tell_nothing_where_generations_are_set_apar
     assert likeness(ampere, ada, apart) < 0.02 * likeness(ampere, small, apart)
 
 
-def test_npus_tell_of_each_other_within_one_vendor_only() -> None:
+def test_npus_tell_of_each_other_within_one_vendor_and_phones_of_phones() -> None:
     cells = {"device_kind": "npu", "backend": "npu", "framework": "qnn"}
-    one, other = (case(device=name, chip=name, **cells) for name in ("Snapdragon X Elite", "Snapdragon 8 Elite Gen 5"))
+    names = ("Snapdragon X Elite", "Snapdragon X2 Elite", "Snapdragon 8 Elite Gen 5", "Snapdragon 8 Gen 3")
+    laptop, newer, phone, older = (traits_of(case(device=name, chip=name, **cells)) for name in names)
     scale = Scale(0.5, 0.12, generation=9.0)
-    assert likeness(traits_of(one), traits_of(other), scale) > 0
+    assert likeness(laptop, newer, scale) > 0 < likeness(phone, older, scale)
+    assert likeness(laptop, phone, scale) == 0
     rkllm = case(device="Rockchip RK3588", chip="RK3588", **cells | {"framework": "rkllm"})
-    assert likeness(traits_of(one), traits_of(rkllm), scale) == 0
+    assert likeness(laptop, traits_of(rkllm), scale) == 0
 
 
 def test_ollama_reserves_no_more_than_the_model_was_trained_for() -> None:
