@@ -25,7 +25,7 @@ _EFFICIENT_CORE = 0.4  # of a fast one, of Intel's hybrids: half as wide, at low
 _APPLE_CORE, _PLAIN_CORE = 80.0, 0.5
 # Of the rate of data-centre cards from Hopper on, what instructions of the generations before reach (arXiv 2501.12084),
 # which llama.cpp's kernels for quantized weights use (ggml-cuda/mma.cuh).
-_NEW_INSTRUCTIONS, _OLD_INSTRUCTIONS = ("cc 9", "cc 10"), 0.63
+_HOPPER_ON, _OLDER_INSTRUCTIONS = ("cc 9", "cc 10"), 0.63
 _XMX = frozenset(("Xe-HPG", "Xe-HPC", "Xe-LPG+", "Xe2", "Xe3"))  # generations of Intel's GPUs with matrix engines
 # Prompts of sources that do not state them: what their documentation or the rows themselves imply.
 _USUAL_PROMPT = (("rapid", 1060.0), ("vllm", 64.0), ("ollama", 32.0), ("qnn", 128.0), ("genie", 128.0))
@@ -148,8 +148,10 @@ def gpu_rate(
     half = fp16 or acc16 or (int8 or 0.0) / 2 or usual
     if vendor == "nvidia" and backend in ("cuda", "vulkan"):
         wide = acc16 or half
-        reached = _OLD_INSTRUCTIONS if generation.startswith(_NEW_INSTRUCTIONS) and bits < 12 else 1.0
-        return reached * (int8 or 2 * wide) / 2 if bits < 12 else wide, reached * (int8 or 2 * wide) / (2 * half)
+        in_8_bits = (int8 or 2 * wide) / 2
+        if bits < 12 and generation.startswith(_HOPPER_ON):
+            in_8_bits *= _OLDER_INSTRUCTIONS
+        return in_8_bits if bits < 12 else wide, in_8_bits / half
     if backend == "openvino-gpu" and generation in _XMX and bits < 12 and not older_release:
         return int8 or 2 * half, (int8 or 2 * half) / half
     return half, (int8 or half) / half

@@ -330,11 +330,11 @@ def _estimated_bytes(facts: ModelFacts, bits: float, runtime: str) -> float:
 
 
 def _mixed_bytes(facts: ModelFacts, mixed: MixedBits) -> tuple[float, float]:
-    embedding = min(0.3 * facts.params, facts.vocab * facts.hidden)
+    embedding = min(0.3 * facts.params, facts.vocab * facts.hidden)  # one byte each
     own_output = 0.0 if facts.tied else embedding
     layers = facts.params - embedding - own_output
-    total = (layers * mixed.layers + embedding * mixed.embedding + own_output * mixed.output) / 8
-    return total, 0.0 if facts.tied else embedding * mixed.embedding / 8
+    total = layers * mixed.layers / 8 + embedding + own_output * mixed.output / 8
+    return total, 0.0 if facts.tied else embedding
 
 
 _EXACT = {"mlx": "mlx", "openvino": "openvino", "onnxruntime": "olive"}

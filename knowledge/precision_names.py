@@ -47,12 +47,11 @@ def bits_named(precision: str, model: str, framework: str) -> BitsNamed:
 
 @dataclass(frozen=True, slots=True)
 class MixedBits:
-    """Bits per weight of OpenVINO's INT4-MIXED, scales included: of the layers, and of the output if it has its own
-    weights; the embedding always has 8."""
+    """Bits per weight of OpenVINO's INT4-MIXED, scales included: of the layers, and of the output if it has weights of
+    its own. The embedding has 8."""
 
     layers: float
-    output: float = 8.0
-    embedding: float = 8.0
+    output: float
 
 
 @lru_cache(maxsize=512)
@@ -63,7 +62,7 @@ def mixed_bits(model: str) -> MixedBits:
     share = float(row["four_bit_share"])
     four = 4 + (20 if row["zero_points"] == "yes" else 16) / int(row["group_size"])
     layers = share * four + (1 - share) * 8.0
-    return MixedBits(layers, layers if row["output_too"] == "yes" else 8.0)
+    return MixedBits(layers, output=layers if row["output_too"] == "yes" else 8.0)
 
 
 def names_bits(precision: str, framework: str) -> bool:
