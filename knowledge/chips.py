@@ -213,8 +213,12 @@ def npu_generation(chip: Chip | ChipFamily) -> str:
     return next((part for part in chip.generation.split("; ") if _NPU_WORDS.match(part)), "")
 
 
-@cache
 def usual_npu_tops(generation: str) -> float | None:
     """10^12 operations a second in 8 bits of NPUs of this generation (`npu_generation`), for chips whose maker does not
-    publish any; None where nothing is known. From data/npu_rates.csv."""
-    return next((float(row["tops"]) for row in read_rows("npu_rates.csv") if row["generation"] == generation), None)
+    publish any; None where nothing is known."""
+    return _npu_rates().get(generation)
+
+
+@cache
+def _npu_rates() -> dict[str, float]:
+    return {row["generation"]: float(row["tops"]) for row in read_rows("npu_rates.csv")}

@@ -58,7 +58,7 @@ class MixedBits:
 def mixed_bits(model: str) -> MixedBits:
     """What OpenVINO's benchmarks make of the model (data/openvino_mixed.csv); of others what NNCF does by itself."""
     name = model.lower().removesuffix("-hf")
-    row = next((row for row in read_rows("openvino_mixed.csv") if row["model"] == name), _UNASKED)
+    row = _mixes().get(name, _UNASKED)
     share = float(row["four_bit_share"])
     four = 4 + (20 if row["zero_points"] == "yes" else 16) / int(row["group_size"])
     layers = share * four + (1 - share) * 8.0
@@ -91,6 +91,11 @@ def _parse(text: str, framework: str) -> BitsNamed | None:
     size = next((int(g) for g in group.groups() if g), 64) if group else 64
     scales = {4: 0.6, 8: 0.05}.get(count, 0.1) if framework == "openvino" else 32 / max(16, size)
     return BitsNamed(f"{count}bit", count + scales)
+
+
+@lru_cache(maxsize=1)
+def _mixes() -> dict[str, dict[str, str]]:
+    return {row["model"]: row for row in read_rows("openvino_mixed.csv")}
 
 
 @lru_cache(maxsize=1)
